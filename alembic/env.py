@@ -1,0 +1,10 @@
+"""Runs the revisions over the connection that the caller hands in."""
+
+from alembic import context
+
+from worker.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,1 @@
+"""The network at work: preprocessing, lung mask, bundle, classifier, verdict."""

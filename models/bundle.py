@@ -1,0 +1,148 @@
+"""A trained model as a folder: `bundle.json`, the OpenVINO IR, the weights to train on from, and a card.
+
+`bundle.json` holds the sha256 of every other file, so its own sha256 names the whole bundle.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import BundleError
+from models.preprocessing import Preprocessing
+from models.verdict import OperatingPoint
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+NETWORK = "network.xml"
+WEIGHTS = "weights.safetensors"
+CARD = "card.md"
+_REQUIRED = (NETWORK, "network.bin", WEIGHTS, CARD)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept (PS3.16 chapter 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ModelClass:
+    """A class of the network, in the order of its outputs."""
+
+    name: str
+    code: Code
+
+
+UIP = ModelClass("UIP", Code("RID5333", "RADLEX", "Usual interstitial pneumonia"))
+NSIP = ModelClass("NSIP", Code("RID5341", "RADLEX", "Nonspecific interstitial pneumonia"))
+KNOWN_CLASSES = {known.name: known for known in (UIP, NSIP)}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of itself.
+
+    metrics: figures with the split that they were measured on. data: what it was trained on, with a fingerprint.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    classes: tuple[ModelClass, ...]
+    preprocessing: Preprocessing
+    operating_point: OperatingPoint
+    metrics: Mapping[str, Any]
+    data: Mapping[str, Any]
+    command: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the network's outputs."""
+        return tuple(known.name for known in self.classes)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files are those that its manifest names."""
+
+    folder: Path
+    sha256: str
+    description: Description
+
+    @property
+    def network(self) -> Path:
+        """The OpenVINO IR."""
+        return self.folder / NETWORK
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle and check every file against its sha256. Raises BundleError."""
+    manifest = folder / MANIFEST
+    try:
+        raw = manifest.read_bytes()
+        content = json.loads(raw)
+    except OSError as error:
+        raise BundleError(f"{folder} holds no readable {MANIFEST}: {error.strerror}.") from error
+    except ValueError as error:
+        raise BundleError(f"{manifest} is not JSON: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BundleError(f"{manifest} is not of format {FORMAT}; this software reads no other.")
+    files = content.get("files", {})
+    for name in _REQUIRED:
+        if name not in files:
+            raise BundleError(f"{manifest} names no {name}.")
+    for name, expected in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{manifest} names a file outside the bundle: {name}.")
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise BundleError(f"{folder / name} cannot be read: {error.strerror}.") from error
+        if found != expected:
+            raise BundleError(f"{folder / name} was altered: its sha256 is not that in {MANIFEST}.")
+    try:
+        description = _description(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{manifest} is incomplete: {error!r}.") from error
+    return Bundle(folder, hashlib.sha256(raw).hexdigest(), description)
+
+
+def seal_bundle(folder: Path, description: Description) -> Bundle:
+    """Write the manifest over the files that lie in `folder`, and open the result."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    content = {
+        "format": FORMAT,
+        **asdict(description),
+        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+    }
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return open_bundle(folder)
+
+
+def _description(content: Mapping[str, Any]) -> Description:
+    classes = tuple(ModelClass(item["name"], Code(**item["code"])) for item in content["classes"])
+    if len(classes) < 2 or len({known.name for known in classes}) < len(classes):
+        raise ValueError("at least two classes with different names are needed")
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in content["preprocessing"].items()}
+    return Description(
+        name=str(content["name"]),
+        version=str(content["version"]),
+        architecture=str(content["architecture"]),
+        classes=classes,
+        preprocessing=Preprocessing(**lists),
+        operating_point=OperatingPoint(**content["operating_point"]),
+        metrics=content["metrics"],
+        data=content["data"],
+        command=str(content["command"]),
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

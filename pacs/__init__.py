@@ -1,0 +1,1 @@
+"""DICOM on the wire and in files: listener, spool, series, pixels, report, destinations."""

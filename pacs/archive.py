@@ -1,0 +1,37 @@
+"""An archive that stands for a PACS where there is none: it keeps what it is sent, sorted by study and series."""
+
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from pacs.report import SR_CLASSES
+from pacs.spool import ReceivedInstance, Stored
+
+
+class Archive:
+    """A store for a listener: `<folder>/<study UID>/<series UID>/<instance UID>.dcm`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def store(self, instance: ReceivedInstance) -> Stored:
+        """Keep an instance; the first with a UID stays."""
+        path = self.folder / instance.study_uid / instance.series_uid / f"{instance.sop_uid}.dcm"
+        if path.exists():
+            return Stored.DUPLICATE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_bytes(instance.content)
+        temporary.replace(path)
+        return Stored.NEW
+
+    def reports(self, study_uid: str) -> list[tuple[Path, Dataset]]:
+        """Return the structured reports of a study with their files, the oldest first."""
+        found = []
+        for path in sorted((self.folder / study_uid).glob("*/*.dcm"), key=lambda path: path.stat().st_mtime):
+            dataset = dcmread(path)
+            if UID(dataset.SOPClassUID) in SR_CLASSES:
+                found.append((path, dataset))
+        return found

@@ -1,0 +1,115 @@
+"""Coded concepts of the report and what they mean in each language. PS3.16 chapter 8; sources in the comments."""
+
+from collections.abc import Mapping
+
+from highdicom.sr import CodedConcept
+
+PRIVATE_SCHEME = "99RETICULA"
+PRIVATE_SCHEME_NAME = "Reticula private codes"
+ORGANISATION = "Reticula"
+
+_Key = tuple[str, str]
+
+# (code, scheme): (English, Brazilian Portuguese, Spanish). English as in PS3.16, RadLex and SNOMED CT.
+_MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
+    # The tree of TID 1500 and what it draws in
+    ("126000", "DCM"): ("Imaging Measurement Report", "Relatório de medidas em imagem", "Informe de mediciones en imagen"),
+    ("121049", "DCM"): ("Language of Content Item and Descendants", "Idioma do conteúdo", "Idioma del contenido"),
+    ("121005", "DCM"): ("Observer Type", "Tipo de observador", "Tipo de observador"),
+    ("121007", "DCM"): ("Device", "Dispositivo", "Dispositivo"),
+    ("121012", "DCM"): ("Device Observer UID", "UID do dispositivo observador", "UID del dispositivo observador"),
+    ("121013", "DCM"): ("Device Observer Name", "Nome do dispositivo observador", "Nombre del dispositivo observador"),
+    ("121014", "DCM"): ("Device Observer Manufacturer", "Fabricante do dispositivo observador", "Fabricante del dispositivo observador"),
+    ("121015", "DCM"): ("Device Observer Model Name", "Modelo do dispositivo observador", "Modelo del dispositivo observador"),
+    ("121016", "DCM"): ("Device Observer Serial Number", "Número de série do dispositivo observador", "Número de serie del dispositivo observador"),
+    ("121058", "DCM"): ("Procedure Reported", "Procedimento relatado", "Procedimiento informado"),
+    ("111028", "DCM"): ("Image Library", "Biblioteca de imagens", "Biblioteca de imágenes"),
+    ("126200", "DCM"): ("Image Library Group", "Grupo da biblioteca de imagens", "Grupo de la biblioteca de imágenes"),
+    ("121139", "DCM"): ("Modality", "Modalidade", "Modalidad"),
+    ("CT", "DCM"): ("Computed Tomography", "Tomografia computadorizada", "Tomografía computarizada"),
+    ("110910", "DCM"): ("Pixel Data Rows", "Linhas de pixels", "Filas de píxeles"),
+    ("110911", "DCM"): ("Pixel Data Columns", "Colunas de pixels", "Columnas de píxeles"),
+    ("111026", "DCM"): ("Horizontal Pixel Spacing", "Espaçamento horizontal entre pixels", "Espaciado horizontal entre píxeles"),
+    ("111066", "DCM"): ("Vertical Pixel Spacing", "Espaçamento vertical entre pixels", "Espaciado vertical entre píxeles"),
+    ("112225", "DCM"): ("Slice Thickness", "Espessura do corte", "Grosor de corte"),
+    ("110901", "DCM"): ("Image Position (Patient) X", "Posição da imagem (paciente) X", "Posición de la imagen (paciente) X"),
+    ("110902", "DCM"): ("Image Position (Patient) Y", "Posição da imagem (paciente) Y", "Posición de la imagen (paciente) Y"),
+    ("110903", "DCM"): ("Image Position (Patient) Z", "Posição da imagem (paciente) Z", "Posición de la imagen (paciente) Z"),
+    ("110904", "DCM"): ("Image Orientation (Patient) Row X", "Orientação da imagem (paciente) linha X", "Orientación de la imagen (paciente) fila X"),
+    ("110905", "DCM"): ("Image Orientation (Patient) Row Y", "Orientação da imagem (paciente) linha Y", "Orientación de la imagen (paciente) fila Y"),
+    ("110906", "DCM"): ("Image Orientation (Patient) Row Z", "Orientação da imagem (paciente) linha Z", "Orientación de la imagen (paciente) fila Z"),
+    ("110907", "DCM"): ("Image Orientation (Patient) Column X", "Orientação da imagem (paciente) coluna X", "Orientación de la imagen (paciente) columna X"),
+    ("110908", "DCM"): ("Image Orientation (Patient) Column Y", "Orientação da imagem (paciente) coluna Y", "Orientación de la imagen (paciente) columna Y"),
+    ("110909", "DCM"): ("Image Orientation (Patient) Column Z", "Orientação da imagem (paciente) coluna Z", "Orientación de la imagen (paciente) columna Z"),
+    ("126010", "DCM"): ("Imaging Measurements", "Medidas em imagem", "Mediciones en imagen"),
+    ("125007", "DCM"): ("Measurement Group", "Grupo de medidas", "Grupo de mediciones"),
+    ("112039", "DCM"): ("Tracking Identifier", "Identificador de rastreamento", "Identificador de seguimiento"),
+    ("112040", "DCM"): ("Tracking Unique Identifier", "Identificador único de rastreamento", "Identificador único de seguimiento"),
+    ("121071", "DCM"): ("Finding", "Achado", "Hallazgo"),
+    ("363698007", "SCT"): ("Finding Site", "Local do achado", "Localización del hallazgo"),
+    ("272741003", "SCT"): ("Laterality", "Lateralidade", "Lateralidad"),
+    ("111030", "DCM"): ("Image Region", "Região da imagem", "Región de la imagen"),
+    ("260753009", "SCT"): ("Source", "Fonte", "Fuente"),
+    ("111001", "DCM"): ("Algorithm Name", "Nome do algoritmo", "Nombre del algoritmo"),
+    ("111002", "DCM"): ("Algorithm Parameters", "Parâmetros do algoritmo", "Parámetros del algoritmo"),
+    ("111003", "DCM"): ("Algorithm Version", "Versão do algoritmo", "Versión del algoritmo"),
+    ("122405", "DCM"): ("Algorithm Manufacturer", "Fabricante do algoritmo", "Fabricante del algoritmo"),
+    ("111023", "DCM"): ("Impression", "Impressão", "Impresión"),
+    ("111013", "DCM"): ("Certainty of impression", "Certeza da impressão", "Certeza de la impresión"),
+    ("111012", "DCM"): ("Certainty of Finding", "Certeza do achado", "Certeza del hallazgo"),
+    ("109102", "DCM"): ("Processing Equipment", "Equipamento de processamento", "Equipo de procesamiento"),
+    # Languages (RFC 5646) and procedure (LOINC)
+    ("en", "RFC5646"): ("English", "Inglês", "Inglés"),
+    ("pt-BR", "RFC5646"): ("Portuguese (Brazil)", "Português (Brasil)", "Portugués (Brasil)"),
+    ("es", "RFC5646"): ("Spanish", "Espanhol", "Español"),
+    ("24627-2", "LN"): ("CT Chest", "TC de tórax", "TC de tórax"),
+    # Findings and sites
+    ("RID5333", "RADLEX"): ("Usual interstitial pneumonia", "Pneumonia intersticial usual", "Neumonía intersticial usual"),
+    ("RID5341", "RADLEX"): ("Nonspecific interstitial pneumonia", "Pneumonia intersticial não específica", "Neumonía intersticial no específica"),
+    ("82334004", "SCT"): ("Indeterminate", "Indeterminado", "Indeterminado"),
+    ("233703007", "SCT"): ("Interstitial lung disease", "Doença pulmonar intersticial", "Enfermedad pulmonar intersticial"),
+    ("39607008", "SCT"): ("Lung", "Pulmão", "Pulmón"),
+    ("51440002", "SCT"): ("Right and left", "Direito e esquerdo", "Derecho e izquierdo"),
+    # Ours: no standard code was found
+    ("PROB-UIP", PRIVATE_SCHEME): ("Probability of UIP pattern", "Probabilidade do padrão PIU", "Probabilidad del patrón NIU"),
+    ("PROB-NSIP", PRIVATE_SCHEME): ("Probability of NSIP pattern", "Probabilidade do padrão PINE", "Probabilidad del patrón NINE"),
+    ("SLICES", PRIVATE_SCHEME): ("Slices classified", "Cortes classificados", "Cortes clasificados"),
+    ("SLICES-RECEIVED", PRIVATE_SCHEME): ("Slices in the series", "Cortes na série", "Cortes en la serie"),
+    ("SLICES-UIP", PRIVATE_SCHEME): ("Slices called UIP", "Cortes classificados como PIU", "Cortes clasificados como NIU"),
+    ("SLICES-NSIP", PRIVATE_SCHEME): ("Slices called NSIP", "Cortes classificados como PINE", "Cortes clasificados como NINE"),
+    ("COMPLETENESS", PRIVATE_SCHEME): ("Completeness of the series", "Completude da série", "Completitud de la serie"),
+    ("quiet_period", PRIVATE_SCHEME): ("No instance for the quiet period", "Nenhuma instância no período de espera", "Ninguna instancia en el periodo de espera"),
+    ("maximum_wait", PRIVATE_SCHEME): ("The maximum wait was over", "O tempo máximo de espera acabou", "Terminó la espera máxima"),
+    ("expected_count", PRIVATE_SCHEME): ("All instances that the PACS names", "Todas as instâncias indicadas pelo PACS", "Todas las instancias que indica el PACS"),
+    ("reprocess", PRIVATE_SCHEME): ("Classified again by request", "Reclassificado a pedido", "Reclasificado a petición"),
+    # Units
+    ("%", "UCUM"): ("percent", "por cento", "por ciento"),
+    ("mm", "UCUM"): ("millimeter", "milímetro", "milímetro"),
+    ("{slices}", "UCUM"): ("slices", "cortes", "cortes"),
+    ("{pixels}", "UCUM"): ("Pixels", "Pixels", "Píxeles"),
+    ("{-1:1}", "UCUM"): ("{-1:1}", "{-1:1}", "{-1:1}"),
+}
+
+LANGUAGES = ("en", "pt-BR", "es")
+
+
+def meaning(value: str, scheme: str, language: str) -> str:
+    """Return the meaning of a code in a language. Raises KeyError for a code that the report does not use."""
+    return _MEANINGS[value, scheme][LANGUAGES.index(language)]
+
+
+def concept(value: str, scheme: str, language: str = "en") -> CodedConcept:
+    """Return a concept of the table above."""
+    return CodedConcept(value, scheme, meaning(value, scheme, language))
+
+
+def private(value: str, language: str, fallback: str) -> CodedConcept:
+    """Return one of our own concepts; `fallback` names what belongs to a class that the table does not hold."""
+    known = _MEANINGS.get((value, PRIVATE_SCHEME))
+    return CodedConcept(value, PRIVATE_SCHEME, known[LANGUAGES.index(language)] if known else fallback)
+
+
+def translation(value: str, scheme: str, language: str) -> str | None:
+    """Return the meaning in a language, or None where the table does not hold the code."""
+    known = _MEANINGS.get((value, scheme))
+    return known[LANGUAGES.index(language)] if known else None

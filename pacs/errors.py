@@ -1,0 +1,42 @@
+"""The exceptions of this package: what can be retried apart from what cannot.
+
+PacsError
+├── Rejected        the input is not what this product works on; `code` is stable, the message is a sentence
+├── Unreadable      bytes that cannot be understood or decoded
+└── DeliveryError   a destination did not take an object
+    ├── Retry       try again later
+    └── Refused     it will never take this object
+        └── UnsupportedClass   it does not take this SOP class; another one may do
+"""
+
+
+class PacsError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class Rejected(PacsError):
+    """A series that is not to be classified."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Unreadable(PacsError):
+    """Bytes that cannot be understood or decoded."""
+
+
+class DeliveryError(PacsError):
+    """A destination did not take an object."""
+
+
+class Retry(DeliveryError):
+    """The destination is away, busy or full: try again later."""
+
+
+class Refused(DeliveryError):
+    """The destination will never take this object as it is."""
+
+
+class UnsupportedClass(Refused):
+    """The destination does not take this SOP class."""

@@ -1,0 +1,94 @@
+"""What a report is given. Everything that changes its bytes stands here, and nothing else is read."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pacs.series import SeriesHeader
+
+Language = Literal["en", "pt-BR", "es"]
+
+
+@dataclass(frozen=True)
+class ClassFinding:
+    """A class of the model: its code, the exam's probability (0 to 1) and the slices called so."""
+
+    name: str
+    code_value: str
+    code_scheme: str
+    code_meaning: str
+    probability: float
+    slices_called: int
+
+
+@dataclass(frozen=True)
+class ReportedInstance:
+    """A classified instance, or a frame of one."""
+
+    sop_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
+class KeySlice:
+    """A slice that is shown. called: name of its most probable class; probability of that class, 0 to 1.
+
+    outlines: the lungs as closed polygons of (column, row) in pixels. Geometry as in `pacs.series.SourceSlice`.
+    """
+
+    instance: ReportedInstance
+    frame: int | None
+    instance_number: int | None
+    called: str
+    probability: float
+    outlines: tuple[tuple[tuple[float, float], ...], ...]
+    rows: int
+    columns: int
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float, float, float]
+    pixel_spacing: tuple[float, float]
+    thickness: float | None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What classified: model, bundle checksum, the software around it, and what it was set to."""
+
+    name: str
+    version: str
+    sha256: str
+    software: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The report that this one replaces."""
+
+    sop_class_uid: str
+    sop_uid: str
+
+
+@dataclass(frozen=True)
+class ReportedExam:
+    """One classification of one revision of a series.
+
+    verdict: name of a class, or `indeterminate`. certainty: probability of the most probable class, 0 to 1.
+    completeness: the criterion that closed the series. classified_at carries the zone that the report states.
+    """
+
+    header: SeriesHeader
+    revision: int
+    completeness: str
+    instances: tuple[ReportedInstance, ...]
+    key_slices: tuple[KeySlice, ...]
+    verdict: str
+    certainty: float
+    classes: tuple[ClassFinding, ...]
+    slice_count: int
+    slices_classified: int
+    algorithm: Algorithm
+    classified_at: datetime
+    predecessor: Predecessor | None
+    language: Language
+    final: bool

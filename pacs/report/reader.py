@@ -1,0 +1,74 @@
+"""Reading a report back, as any other program that knows TID 1500 can."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from pacs.codes import PRIVATE_SCHEME
+from pacs.errors import Unreadable
+
+_IMPRESSION, _CERTAINTY = ("111023", "DCM"), ("111013", "DCM")
+_MEASUREMENT_GROUP = ("125007", "DCM")
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What a report says. certainty and probabilities: 0 to 1; probabilities by class name.
+
+    impression: (code, scheme, meaning). series_uids, sop_uids: of the evidence.
+    """
+
+    sop_uid: str
+    study_uid: str
+    patient_id: str
+    impression: tuple[str, str, str]
+    certainty: float
+    probabilities: dict[str, float]
+    series_uids: frozenset[str]
+    sop_uids: frozenset[str]
+
+
+def read_report(dataset: Dataset) -> ReadReport:
+    """Read the exam's group of a report. Raises Unreadable where there is none."""
+    for node in _nodes(dataset):
+        if _concept(node) == _MEASUREMENT_GROUP:
+            named = {_concept(child): child for child in node.get("ContentSequence", ())}
+            if _IMPRESSION in named and _CERTAINTY in named:
+                return _read(dataset, node, named[_IMPRESSION], named[_CERTAINTY])
+    raise Unreadable("The object holds no group with an impression and its certainty.")
+
+
+def _read(dataset: Dataset, group: Dataset, impression: Dataset, certainty: Dataset) -> ReadReport:
+    code = impression.ConceptCodeSequence[0]
+    probabilities = {}
+    for child in group.ContentSequence:
+        value, scheme = _concept(child)
+        if scheme == PRIVATE_SCHEME and value.startswith("PROB-"):
+            probabilities[value.removeprefix("PROB-")] = _percent(child)
+    series = [item for study in dataset.CurrentRequestedProcedureEvidenceSequence for item in study.ReferencedSeriesSequence]
+    return ReadReport(
+        sop_uid=str(dataset.SOPInstanceUID),
+        study_uid=str(dataset.StudyInstanceUID),
+        patient_id=str(dataset.PatientID),
+        impression=(code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning),
+        certainty=_percent(certainty),
+        probabilities=probabilities,
+        series_uids=frozenset(str(item.SeriesInstanceUID) for item in series),
+        sop_uids=frozenset(str(sop.ReferencedSOPInstanceUID) for item in series for sop in item.ReferencedSOPSequence),
+    )
+
+
+def _nodes(node: Dataset) -> Iterator[Dataset]:
+    for child in node.get("ContentSequence", ()):
+        yield child
+        yield from _nodes(child)
+
+
+def _concept(node: Dataset) -> tuple[str, str]:
+    names = node.get("ConceptNameCodeSequence")
+    return (names[0].CodeValue, names[0].CodingSchemeDesignator) if names else ("", "")
+
+
+def _percent(node: Dataset) -> float:
+    return float(node.MeasuredValueSequence[0].NumericValue) / 100

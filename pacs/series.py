@@ -1,0 +1,381 @@
+"""What the headers of a series say, and whether it is an axial chest CT that can be classified.
+
+Reading and choosing go by header alone; whether lungs are in it is seen later, from the pixels.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import config, dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.valuerep import validate_value
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
+
+from pacs.errors import Rejected, Unreadable
+
+CT_CLASSES = frozenset({CTImageStorage, EnhancedCTImageStorage})
+
+# Attributes of the Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2) that every object
+# of a study should repeat, beside those that have a field of their own.
+_CONTEXT = (
+    "PatientBirthTime", "EthnicGroup", "PatientComments", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "OtherPatientNames", "PatientSpeciesDescription", "ProcedureCodeSequence",
+    "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge", "PatientSize",
+    "PatientWeight", "MedicalAlerts", "Allergies", "SmokingStatus", "AdditionalPatientHistory", "PregnancyStatus",
+    "LastMenstrualDate", "Occupation", "PatientState", "PatientSexNeutered", "AdmissionID", "ServiceEpisodeID",
+    "ServiceEpisodeDescription",
+)  # fmt: skip
+
+# Values of Image Type (PS3.3 C.8.2.1.1.1) that are no cross-section of the patient.
+_LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM"})
+_DERIVED = frozenset({"MIP", "MINIP", "MIN_IP", "MAXIP", "PROJECTION IMAGE", "VOLREN", "VRT", "SSD"})
+_PAGES = frozenset({"DOSE_INFO", "DOSE INFO", "SCREEN SAVE", "SCREENSAVE", "REPORT", "PATIENT PROTOCOL"})
+
+AXIAL_COSINE = 0.9  # |normal · z|: a gantry tilted by up to 25° still counts as axial
+_SAME_POSITION_MM = 0.01
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Who was scanned, as the header says; what is absent is an empty string."""
+
+    patient_id: str
+    issuer: str
+    name: str
+    birth_date: str
+    sex: str
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What must agree within a study: number and its issuer, or the name where there is no number."""
+        if self.patient_id:
+            return self.patient_id, self.issuer
+        return "", self.name.replace("^", " ").strip().casefold()
+
+
+@dataclass(frozen=True)
+class SeriesHeader:
+    """What all instances of a series share; what is absent is an empty string or None.
+
+    context: the other attributes of patient and study that a report repeats, as DICOM JSON (PS3.18 F).
+    """
+
+    patient: Patient
+    study_uid: str
+    series_uid: str
+    study_date: str
+    study_time: str
+    study_id: str
+    accession_number: str
+    referring_physician: str
+    study_description: str
+    series_description: str
+    series_number: int | None
+    modality: str
+    body_part: str
+    manufacturer: str
+    kernel: str
+    timezone: str
+    priority: str
+    context: str = "{}"
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """One image: an instance, or a frame of an Enhanced CT.
+
+    frame: 1 for the first frame, None for a single-frame instance.
+    position, orientation: PS3.3 C.7.6.2, in mm and as cosines; position_mm lies along the normal.
+    pixel_spacing: (between rows, between columns) in mm.
+    """
+
+    path: Path
+    sop_uid: str
+    sop_class_uid: str
+    frame: int | None
+    instance_number: int | None
+    acquisition_number: int | None
+    image_type: tuple[str, ...]
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, float, float, float, float, float] | None
+    pixel_spacing: tuple[float, float] | None
+    thickness: float | None
+    rows: int
+    columns: int
+
+    @property
+    def normal(self) -> tuple[float, float, float] | None:
+        """The direction across the slice, or None where the header does not tell."""
+        if self.orientation is None:
+            return None
+        x, y, z = np.cross(self.orientation[:3], self.orientation[3:])
+        return float(x), float(y), float(z)
+
+    @property
+    def position_mm(self) -> float | None:
+        """Distance along the normal from the origin of the frame of reference."""
+        if self.normal is None or self.position is None:
+            return None
+        return float(np.dot(self.normal, self.position))
+
+
+@dataclass(frozen=True)
+class Series:
+    """The headers of a series. `unreadable`: (file, why) of what could not be read."""
+
+    header: SeriesHeader
+    slices: tuple[SourceSlice, ...]
+    unreadable: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The slices to look at, from foot to head along the normal, and what was left out and why."""
+
+    header: SeriesHeader
+    slices: tuple[SourceSlice, ...]
+    notes: tuple[str, ...]
+
+
+def read_series(paths: Iterable[Path]) -> Series:
+    """Read the headers of one series' files.
+
+    Raises Rejected where they do not belong to one patient and one series, or none is readable.
+    """
+    headers: list[SeriesHeader] = []
+    slices: list[SourceSlice] = []
+    unreadable: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            dataset = dcmread(path, stop_before_pixels=True)
+            header, images = read_header(dataset), read_slices(dataset, path)
+        except (InvalidDicomError, BytesLengthException, Unreadable, OSError, ValueError, EOFError) as error:
+            unreadable.append((path, str(error)))
+            continue
+        headers.append(header)
+        slices.extend(images)
+    if not headers:
+        raise Rejected("unreadable", "No instance of this series could be read.")
+    if len({header.patient.identity for header in headers}) > 1:
+        raise Rejected("mixed_patients", "The instances of this series name more than one patient.")
+    if len({(header.study_uid, header.series_uid) for header in headers}) > 1:
+        raise Rejected("mixed_series", "The instances belong to more than one series or study.")
+    return Series(headers[0], tuple(slices), tuple(unreadable))
+
+
+def read_header(dataset: Dataset) -> SeriesHeader:
+    """Read what the instances of a series share. Raises Unreadable without study or series UID."""
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if not text(dataset, keyword):
+            raise Unreadable(f"The dataset has no {keyword}.")
+    return SeriesHeader(
+        patient=Patient(
+            patient_id=text(dataset, "PatientID"),
+            issuer=text(dataset, "IssuerOfPatientID"),
+            name=text(dataset, "PatientName"),
+            birth_date=text(dataset, "PatientBirthDate"),
+            sex=text(dataset, "PatientSex"),
+        ),
+        study_uid=text(dataset, "StudyInstanceUID"),
+        series_uid=text(dataset, "SeriesInstanceUID"),
+        study_date=text(dataset, "StudyDate"),
+        study_time=text(dataset, "StudyTime"),
+        study_id=text(dataset, "StudyID"),
+        accession_number=text(dataset, "AccessionNumber"),
+        referring_physician=text(dataset, "ReferringPhysicianName"),
+        study_description=text(dataset, "StudyDescription"),
+        series_description=text(dataset, "SeriesDescription"),
+        series_number=_integer(dataset, "SeriesNumber"),
+        modality=text(dataset, "Modality"),
+        body_part=text(dataset, "BodyPartExamined"),
+        manufacturer=text(dataset, "Manufacturer"),
+        kernel=text(dataset, "ConvolutionKernel"),
+        timezone=text(dataset, "TimezoneOffsetFromUTC"),
+        priority=text(dataset, "RequestedProcedurePriority"),
+        context=_context(dataset),
+    )
+
+
+def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
+    """Return the image of a single-frame instance, or those of an Enhanced CT's frames."""
+    shared, frames = _functional_groups(dataset)
+    slices = []
+    for frame, own in frames:
+        groups = [own, *shared] if own is not None else [dataset]
+        spacing = _floats(_find(groups, "PixelSpacing"), 2)
+        thickness = _floats(_find(groups, "SliceThickness"), 1)
+        position = _floats(_find(groups, "ImagePositionPatient"), 3)
+        orientation = _floats(_find(groups, "ImageOrientationPatient"), 6)
+        slices.append(
+            SourceSlice(
+                path=path,
+                sop_uid=text(dataset, "SOPInstanceUID"),
+                sop_class_uid=text(dataset, "SOPClassUID"),
+                frame=frame,
+                instance_number=_integer(dataset, "InstanceNumber"),
+                acquisition_number=_integer(dataset, "AcquisitionNumber"),
+                image_type=_image_type(_find([*groups, dataset], "FrameType", "ImageType")),
+                position=position,  # type: ignore[arg-type]
+                orientation=orientation,  # type: ignore[arg-type]
+                pixel_spacing=spacing if spacing and min(spacing) > 0 else None,  # type: ignore[arg-type]
+                thickness=thickness[0] if thickness else None,
+                rows=_integer(dataset, "Rows") or 0,
+                columns=_integer(dataset, "Columns") or 0,
+            )
+        )
+    return slices
+
+
+def select(series: Series, *, min_slices: int) -> Selection:
+    """Choose the slices to look at, ordered along the body. Raises Rejected with the reason.
+
+    Localizers and pages within the series are left out; of images at one position the one from the largest
+    acquisition stays, then the lowest instance number.
+    """
+    header = series.header
+    slices = [image for image in series.slices if image.sop_class_uid in CT_CLASSES]
+    notes = [f"{len(series.unreadable)} unreadable files left out"] if series.unreadable else []
+    if header.modality != "CT" or not slices:
+        raise Rejected("not_ct", f"The series is not CT but {header.modality or 'of no stated modality'}.")
+    slices = _without(slices, _LOCALIZERS, "localizer", "The series holds localizers only.", notes)
+    slices = _without(slices, _PAGES, "page", "The series holds dose or protocol pages only.", notes)
+    slices = _without(slices, _DERIVED, "projection", "The series is a projection (such as MIP), not slices.", notes)
+    if any(image.orientation is None or image.position is None or image.pixel_spacing is None for image in slices):
+        raise Rejected("no_geometry", "Images lack position, orientation or pixel spacing.")
+    orientations = np.array([image.orientation for image in slices])
+    if np.abs(orientations - orientations[0]).max() > 0.01:
+        raise Rejected("mixed_orientation", "The images of the series have more than one orientation.")
+    normal = slices[0].normal
+    if normal is None or abs(normal[2]) < AXIAL_COSINE:
+        raise Rejected("not_axial", "The images are not axial.")
+    if normal[2] < 0:
+        slices = [replace(image, orientation=_turned(image.orientation)) for image in slices]
+    ordered = _one_each_position(slices, notes)
+    if len(ordered) < min_slices:
+        raise Rejected("too_few_slices", f"The series has {len(ordered)} slices; at least {min_slices} are needed.")
+    return Selection(header, tuple(ordered), tuple(notes))
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return a value as text without padding; empty where it is absent or unreadable."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, NotImplementedError, BytesLengthException):
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, MultiValue):
+        return "\\".join(str(item).strip() for item in value)
+    return str(value).strip(" \0")
+
+
+def _context(dataset: Dataset) -> str:
+    """The attributes of _CONTEXT whose values are valid; an invalid one is left out."""
+    kept = Dataset()
+    for keyword in _CONTEXT:
+        try:
+            element = dataset[keyword]
+            if element.VR != "SQ":
+                for value in element.value if element.VM > 1 else [element.value]:
+                    validate_value(element.VR, value, config.RAISE)
+            kept.add(element)
+            kept.to_json()
+        except Exception:  # a value that pydicom cannot read or write raises whatever it likes
+            kept.pop(keyword, None)
+    return kept.to_json()
+
+
+def _functional_groups(dataset: Dataset) -> tuple[list[Dataset], list[tuple[int | None, Dataset | None]]]:
+    if dataset.get("SOPClassUID") != EnhancedCTImageStorage:
+        return [], [(None, None)]
+    shared = [_merged(item) for item in dataset.get("SharedFunctionalGroupsSequence") or []]
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if not frames:
+        raise Unreadable("The Enhanced CT has no functional groups.")
+    return shared, [(number, _merged(item)) for number, item in enumerate(frames, start=1)]
+
+
+def _merged(groups: Dataset) -> Dataset:
+    """One flat dataset of the first items of all functional group macros."""
+    flat = Dataset()
+    for element in groups:
+        if element.VR == "SQ" and element.value:
+            flat.update(element.value[0])
+    return flat
+
+
+def _find(groups: Sequence[Dataset], *keywords: str) -> Any:
+    for keyword in keywords:
+        for group in groups:
+            try:
+                value = group.get(keyword)
+            except (ValueError, TypeError, BytesLengthException):
+                continue
+            if value is not None and value != "":
+                return value
+    return None
+
+
+def _floats(value: Any, count: int) -> tuple[float, ...] | None:
+    items = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
+    try:
+        numbers = tuple(float(item) for item in items)
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
+    try:
+        return int(text(dataset, keyword))
+    except ValueError:
+        return None
+
+
+def _image_type(value: Any) -> tuple[str, ...]:
+    items = value if isinstance(value, (MultiValue, list, tuple)) else [value or ""]
+    return tuple(str(item).strip().upper() for item in items)
+
+
+def _without(
+    slices: list[SourceSlice], kinds: frozenset[str], code: str, sentence: str, notes: list[str]
+) -> list[SourceSlice]:
+    kept = [image for image in slices if not kinds.intersection(image.image_type)]
+    if not kept:
+        raise Rejected(code, sentence)
+    if len(kept) < len(slices):
+        notes.append(f"{len(slices) - len(kept)} images left out ({code})")
+    return kept
+
+
+def _turned(orientation: Any) -> Any:
+    """The same plane with its normal to the head, so that positions grow from foot to head."""
+    return (*orientation[3:], *orientation[:3])
+
+
+def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
+    acquisitions = Counter(image.acquisition_number for image in slices)
+
+    def preference(image: SourceSlice) -> tuple[float, int, float, str]:
+        number = image.instance_number if image.instance_number is not None else float("inf")
+        return image.position_mm or 0.0, -acquisitions[image.acquisition_number], number, image.sop_uid
+
+    kept: list[SourceSlice] = []
+    for image in sorted(slices, key=lambda image: (round((image.position_mm or 0.0) / _SAME_POSITION_MM), *preference(image)[1:])):
+        if kept and abs((image.position_mm or 0.0) - (kept[-1].position_mm or 0.0)) < _SAME_POSITION_MM:
+            continue
+        kept.append(image)
+    if len(kept) < len(slices):
+        notes.append(f"{len(slices) - len(kept)} images at positions that another one holds left out")
+    return kept
+
+
+def is_uid(value: str) -> bool:
+    """Whether the value is a valid UID (PS3.5 chapter 9), and so safe as the name of a file."""
+    return 0 < len(value) <= 64 and UID(value).is_valid

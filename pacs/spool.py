@@ -1,0 +1,207 @@
+"""Received instances on disk, exactly as they came, and durable before anyone is told so.
+
+    incoming/                              being written
+    series/<study UID>/<series UID>/       CT, one file an instance: what exams are assembled from
+    aside/<day>/                           other classes (SR, SC…), with their own retention
+    conflicts/<series UID>/                an instance UID that came again with other content
+
+File names are UIDs that were checked. Who sent an instance stands in its file meta information.
+"""
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from pacs.series import CT_CLASSES
+
+# PS3.10 chapter 7.1: preamble and prefix, then (0002,0000), whose value is the length of the rest of the group.
+_META_LENGTH_AT = 128 + 4 + 8
+_STALE_SECONDS = 3600
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True)
+class ReceivedInstance:
+    """An instance in the DICOM File Format with the UIDs that it names; all of them are valid."""
+
+    sop_class_uid: str
+    sop_uid: str
+    study_uid: str
+    series_uid: str
+    content: bytes
+
+
+class Stored(Enum):
+    """What became of a received instance; in every case it is on disk."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    ASIDE = "aside"
+
+
+class InstanceStore(Protocol):
+    """What a listener hands instances to. `store` returns when they are durable and raises OSError otherwise."""
+
+    def store(self, instance: ReceivedInstance) -> Stored:
+        """Keep the instance."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpooledSeries:
+    """A folder of the spool; `changed_ns` is its modification time."""
+
+    study_uid: str
+    series_uid: str
+    folder: Path
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class SpooledInstance:
+    """An instance of a series; `arrived` in UTC."""
+
+    sop_uid: str
+    path: Path
+    size: int
+    arrived: datetime
+
+
+class Spool:
+    """The spool in `root`; several processes may store into it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folders and remove what a dead process left half written."""
+        for name in ("incoming", "series", "aside", "conflicts"):
+            _make_folder(self.root / name)
+        for path in (self.root / "incoming").iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+    def store(self, instance: ReceivedInstance) -> Stored:
+        """Write, sync and name the instance; nothing that is there is ever overwritten.
+
+        Raises OSError where the disk does not take it, and leaves no half file.
+        """
+        name = f"{instance.sop_uid}.dcm"
+        if instance.sop_class_uid not in CT_CLASSES:
+            folder, outcome = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d"), Stored.ASIDE
+        else:
+            folder, outcome = self.root / "series" / instance.study_uid / instance.series_uid, Stored.NEW
+        temporary = self.root / "incoming" / uuid.uuid4().hex
+        try:
+            _write_synced(temporary, instance.content)
+            if _name(temporary, folder / name):
+                return outcome
+            if _same_dataset(folder / name, instance.content):
+                _sync_folder(folder)  # whoever wrote it may not have come that far yet
+                return Stored.DUPLICATE
+            if outcome is Stored.NEW:
+                folder = self.root / "conflicts" / instance.series_uid
+            _name(temporary, folder / f"{instance.sop_uid}.{uuid.uuid4().hex}.dcm")
+            return Stored.CONFLICT
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def series(self) -> Iterator[SpooledSeries]:
+        """Yield every series of the spool."""
+        for study in _folders(self.root / "series"):
+            for series in _folders(study):
+                with suppress(FileNotFoundError):
+                    yield SpooledSeries(study.name, series.name, series, series.stat().st_mtime_ns)
+
+    def instances(self, folder: Path) -> list[SpooledInstance]:
+        """Return the instances of a series in the order in which they arrived."""
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".dcm"):
+                    status = entry.stat()
+                    arrived = datetime.fromtimestamp(status.st_mtime, UTC)
+                    found.append(SpooledInstance(entry.name[:-4], Path(entry.path), status.st_size, arrived))
+        return sorted(found, key=lambda instance: (instance.arrived, instance.sop_uid))
+
+    def expire_aside(self, days: int, today: date) -> int:
+        """Remove what was laid aside more than `days` days ago; return the number of days removed."""
+        oldest = (today - timedelta(days=days)).strftime("%Y%m%d")
+        expired = [folder for folder in _folders(self.root / "aside") if folder.name < oldest]
+        for folder in expired:
+            shutil.rmtree(folder)
+        return len(expired)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the disk, or what one may use of it, is full."""
+    return error.errno in _FULL
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _name(temporary: Path, path: Path) -> bool:
+    """Give the file its name, durably; False where the name is taken. A link, unlike a rename, never overwrites."""
+    for last in (False, True):
+        _make_folder(path.parent)
+        try:
+            path.hardlink_to(temporary)
+            break
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # the empty folder was tidied away in between
+            if last:
+                raise
+    _sync_folder(path.parent)
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each durable before the next."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o750, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same_dataset(path: Path, content: bytes) -> bool:
+    """Whether a file holds this dataset; the file meta information may name another sender."""
+    return _dataset(path.read_bytes()) == _dataset(content)
+
+
+def _dataset(content: bytes) -> bytes:
+    length = int.from_bytes(content[_META_LENGTH_AT : _META_LENGTH_AT + 4], "little")
+    return content[_META_LENGTH_AT + 4 + length :]

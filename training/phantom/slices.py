@@ -1,0 +1,103 @@
+"""A phantom exam, slice by slice: Hounsfield units and the truth about every pixel."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.phantom import anatomy
+from training.phantom.anatomy import Floats, Mask, Patient
+from training.phantom.disease import Disease, Lesions, add_lesions, draw_lesions
+from training.phantom.scanner import Scan, draw_scan, reconstruct
+
+MATRIX = 512
+
+
+@dataclass(frozen=True)
+class ExamPlan:
+    """Everything that decides an exam's pixels. `positions` are the slices' z in mm, foot to head."""
+
+    patient: Patient
+    scan: Scan
+    lesions: Lesions
+    positions: tuple[float, ...]
+    noise_seed: int
+
+    @property
+    def disease(self) -> Disease:
+        """The disease that was put in."""
+        return self.lesions.disease
+
+
+@dataclass(frozen=True)
+class PhantomSlice:
+    """One slice: hu (rows, columns) int16 in HU, masks of the same shape, z in mm."""
+
+    z: float
+    hu: NDArray[np.int16]
+    lungs: Mask
+    affected: Mask
+
+
+def plan_exam(disease: Disease, seed: int, exam: int, slices: int | None = None) -> ExamPlan:
+    """Draw patient, scanner and disease of exam number `exam`; `slices` sets their number.
+
+    The streams of patient and scanner know nothing of the disease.
+    """
+    patient = anatomy.draw_patient(np.random.default_rng([seed, exam, 1]))
+    scan = draw_scan(np.random.default_rng([seed, exam, 2]))
+    lesions = draw_lesions(disease, patient, np.random.default_rng([seed, exam, 3]))
+    top = patient.lung_height + 10
+    if slices is None:
+        positions = np.arange(-10.0, top, scan.slice_spacing)
+    else:
+        positions = np.linspace(-10.0, top, slices)
+    return ExamPlan(patient, scan, lesions, tuple(float(z) for z in positions), noise_seed=seed * 100_003 + exam)
+
+
+def render(plan: ExamPlan) -> Iterator[PhantomSlice]:
+    """Yield the slices from foot to head, one at a time: no volume is held."""
+    rng = np.random.default_rng([plan.noise_seed, 4])
+    for z in plan.positions:
+        yield _render_slice(plan, z, rng)
+
+
+def _render_slice(plan: ExamPlan, z: float, rng: np.random.Generator) -> PhantomSlice:
+    patient, scan = plan.patient, plan.scan
+    axis = ((np.arange(MATRIX) - (MATRIX - 1) / 2) * scan.pixel_spacing).astype(np.float32)
+    x, y = axis[None, :], (axis - scan.table_y)[:, None]
+    body = anatomy.body_mask(patient, x, y)
+    hu = np.full((MATRIX, MATRIX), anatomy.AIR_HU, dtype=np.float32)
+    hu[body] = anatomy.FAT_HU
+    inner_width = patient.body_half_width - patient.fat_thickness
+    inner_depth = patient.body_half_depth - patient.fat_thickness
+    hu[(x / inner_width) ** 2 + (y / inner_depth) ** 2 < 1] = anatomy.MUSCLE_HU
+    hu[anatomy.bones(patient, x, y, z)] = anatomy.BONE_HU
+    hu[anatomy.heart_mask(patient, x, y, z)] = patient.blood_hu
+    right, left = anatomy.lung_masks(patient, x, y, z)
+    lungs = right | left
+    gradient = patient.dependent_hu * y / patient.lung_half_depth
+    hu[lungs] = (patient.lung_hu + np.broadcast_to(gradient, hu.shape))[lungs]
+    affected = add_lesions(hu, plan.lesions, patient, lungs, x, y, z, scan.pixel_spacing)
+    _draw_vessels(hu, patient, lungs, x, y, z)
+    hu[anatomy.airways(patient, x, y, z) & ~lungs] = anatomy.AIR_HU + 20
+    table = np.abs(y - patient.body_half_depth - 14) < 3
+    hu[table & (np.abs(x) < 200)] = -500
+    image = reconstruct(hu, scan, rng)
+    return PhantomSlice(z, np.rint(image).astype(np.int16), lungs, affected)
+
+
+def _draw_vessels(hu: Floats, patient: Patient, lungs: Mask, x: Floats, y: Floats, z: float) -> None:
+    origin_x, origin_y, spacing = float(x[0, 0]), float(y[0, 0]), float(x[0, 1] - x[0, 0])
+    for branch in patient.vessels:
+        near = np.abs(branch.centres[:, 2] - z) < branch.radii
+        for (centre_x, centre_y, centre_z), radius in zip(branch.centres[near], branch.radii[near], strict=True):
+            cut = float(np.sqrt(radius**2 - (centre_z - z) ** 2))
+            column, row = (centre_x - origin_x) / spacing, (centre_y - origin_y) / spacing
+            half = int(cut / spacing) + 2
+            rows = slice(max(0, int(row) - half), int(row) + half + 1)
+            columns = slice(max(0, int(column) - half), int(column) + half + 1)
+            disc = np.hypot(x[:, columns] - centre_x, y[rows] - centre_y) < max(cut, 0.5 * spacing)
+            patch = hu[rows, columns]
+            patch[disc & lungs[rows, columns]] = np.maximum(patch[disc & lungs[rows, columns]], 20.0)

@@ -1,0 +1,1 @@
+"""The application: settings, tables, state machine, tasks, sweep and command line."""

@@ -1,0 +1,106 @@
+"""The composition root: from settings to the objects that do the work. Nothing connects before it is used."""
+
+import logging
+import sys
+from functools import cached_property
+
+from pacs.destinations import Destination, DicomwebDestination, DimseDestination
+from pacs.listener import Listener, Peer
+from pacs.spool import Spool
+from worker.broker import Broker
+from worker.database import Database
+from worker.delivery import DeliveryStage
+from worker.registry import Registry
+from worker.settings import DestinationSettings, DicomwebSettings, Settings
+from worker.stages import ClassificationStage
+from worker.sweep import Sweep
+
+
+class Application:
+    """Everything that one process needs, made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def database(self) -> Database:
+        """The database."""
+        return Database(self.settings.database)
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The queues."""
+        return Broker(self.settings)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The model versions."""
+        return Registry(self.database, self.settings.data_dir, self.settings.model)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """The received instances."""
+        return Spool(self.settings.data_dir / "spool")
+
+    @cached_property
+    def destinations(self) -> dict[str, Destination]:
+        """The destinations by name."""
+        return {configured.name: make_destination(configured) for configured in self.settings.destinations}
+
+    def listener(self) -> Listener:
+        """A listener that stores into the spool."""
+        configured = self.settings.listener
+        return Listener(
+            self.spool,
+            ae_title=configured.ae_title,
+            host=configured.host,
+            port=configured.port,
+            peers=[Peer(peer.ae_title, peer.address) for peer in self.settings.peers],
+            associations=configured.max_associations,
+        )
+
+    def sweep(self) -> Sweep:
+        """A sweep over spool and database."""
+        return Sweep(self.settings, self.database, self.spool, self.registry, self.broker)
+
+    def classification(self) -> ClassificationStage:
+        """The stage that classifies."""
+        return ClassificationStage(
+            self.database, self.registry, self.settings.data_dir, min_slices=self.settings.selection.min_slices
+        )
+
+    def delivery(self) -> DeliveryStage:
+        """The stage that makes and sends reports."""
+        return DeliveryStage(
+            self.database,
+            self.settings.data_dir,
+            self.destinations,
+            self.settings.destinations,
+            language=self.settings.language,
+            final=self.settings.completion == "FINAL",
+        )
+
+
+def make_destination(configured: DestinationSettings) -> Destination:
+    """Make the destination that the settings describe."""
+    if not isinstance(configured, DicomwebSettings):
+        return DimseDestination(
+            configured.name, configured.host, configured.port, configured.ae_title, configured.calling_ae
+        )
+    auth: tuple[str, str] | str | None = None
+    if configured.auth is not None:
+        if configured.auth.token is not None:
+            auth = configured.auth.token.get_secret_value()
+        elif configured.auth.user is not None and configured.auth.password is not None:
+            auth = configured.auth.user, configured.auth.password.get_secret_value()
+    return DicomwebDestination(configured.name, configured.url, auth, configured.verify)
+
+
+def configure_logging() -> None:
+    """Log to stderr, where systemd and containers look; without what libraries tell about every step."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    for name in ("pynetdicom", "pydicom", "highdicom", "alembic", "dicomweb_client", "matplotlib", "urllib3", "kombu"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)

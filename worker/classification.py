@@ -1,0 +1,206 @@
+"""The stage between queue and result: select, decode, mask, classify, decide. Slices stream; no volume is held."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import contourpy
+import numpy as np
+from numpy.typing import NDArray
+
+from models.classifier import Classifier
+from models.lung_mask import lung_fraction, lung_mask
+from models.preprocessing import fit
+from models.verdict import ExamVerdict, decide
+from pacs.errors import Rejected
+from pacs.pixels import decode_all
+from pacs.series import Selection, SeriesHeader, SourceSlice, read_series, select
+from worker.version import __version__
+
+KEY_SLICES = 6
+_OUTLINE_POINTS = 100
+_SMALLEST_OUTLINE = 0.04  # of the slice's lung: what is smaller is not drawn
+_ALIVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ClassifiedSlice:
+    """One slice of a classification; probabilities in the order of the classes, None where it was not classified."""
+
+    source: SourceSlice
+    lung_fraction: float | None
+    probabilities: tuple[float, ...] | None
+    note: str | None = None
+    key_rank: int | None = None
+    outlines: tuple[tuple[tuple[float, float], ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class ClassifiedExam:
+    """What a model said of a series; `seconds` is what it took."""
+
+    header: SeriesHeader
+    slices: tuple[ClassifiedSlice, ...]
+    verdict: ExamVerdict
+    notes: tuple[str, ...]
+    software: str
+    precision: str
+    seconds: float
+
+    @property
+    def classified(self) -> int:
+        """How many slices went through the network."""
+        return sum(image.probabilities is not None for image in self.slices)
+
+
+def classify_series(
+    paths: Any,
+    classifier: Classifier,
+    *,
+    min_slices: int,
+    check_header: Callable[[SeriesHeader], None] = lambda _header: None,
+    alive: Callable[[], None] = lambda: None,
+) -> ClassifiedExam:
+    """Classify the series in `paths`. Raises Rejected where it is not an axial chest CT with lungs.
+
+    `check_header` may refuse the series by raising Rejected. `alive` is called while slices come through, and may
+    raise to end the work.
+    """
+    started = time.monotonic()
+    series = read_series(paths)
+    check_header(series.header)
+    selection = select(series, min_slices=min_slices)
+    work = _Work(selection, classifier, alive)
+    slices = work.run()
+    description = classifier.bundle.description
+    probabilities = np.array([image.probabilities for image in slices if image.probabilities is not None])
+    if not len(probabilities):
+        if all(image.note for image in slices):
+            raise Rejected("undecodable", f"No slice could be decoded. {slices[0].note}")
+        raise Rejected("no_lungs", "No slice shows enough lung.")
+    verdict = decide(description.class_names, probabilities, description.operating_point)
+    corrupt = sum(image.note is not None for image in slices)
+    notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
+    return ClassifiedExam(
+        header=series.header,
+        slices=tuple(_with_keys(slices, work.masks, description.class_names, verdict)),
+        verdict=verdict,
+        notes=notes,
+        software=__version__,
+        precision=classifier.precision,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Work:
+    """One pass over a selection."""
+
+    def __init__(self, selection: Selection, classifier: Classifier, alive: Callable[[], None]) -> None:
+        self._selection = selection
+        self._classifier = classifier
+        self._alive = alive
+        self._last_sign = time.monotonic()
+        self.masks: dict[int, NDArray[np.uint8]] = {}  # packed bits, by index of the slice
+        self._slices: dict[int, ClassifiedSlice] = {}
+
+    def run(self) -> list[ClassifiedSlice]:
+        for index, probabilities in self._classifier.stream(self._inputs()):
+            seen = self._slices[index]
+            values = tuple(float(value) for value in probabilities)
+            self._slices[index] = ClassifiedSlice(seen.source, seen.lung_fraction, values)
+        return [self._slices[index] for index in range(len(self._selection.slices))]
+
+    def _inputs(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        preprocessing = self._classifier.bundle.description.preprocessing
+        decoded_slices = decode_all(self._selection.slices, threads=max(2, os.cpu_count() or 1))
+        for index, decoded in enumerate(decoded_slices):
+            self._sign_of_life()
+            source, spacing = decoded.source, decoded.source.pixel_spacing
+            if decoded.hu is None or spacing is None:
+                self._slices[index] = ClassifiedSlice(source, None, None, note=decoded.error)
+                continue
+            mask = lung_mask(decoded.hu, spacing)
+            fraction = lung_fraction(mask, spacing)
+            self._slices[index] = ClassifiedSlice(source, round(fraction, 4), None)
+            if fraction >= preprocessing.min_lung_fraction:
+                self.masks[index] = np.packbits(mask)
+                yield index, fit(decoded.hu, spacing, preprocessing.size)
+
+    def _sign_of_life(self) -> None:
+        if time.monotonic() - self._last_sign > _ALIVE_SECONDS:
+            self._alive()
+            self._last_sign = time.monotonic()
+
+
+def _with_keys(
+    slices: list[ClassifiedSlice], masks: dict[int, NDArray[np.uint8]], classes: tuple[str, ...], verdict: ExamVerdict
+) -> Iterator[ClassifiedSlice]:
+    """Mark the key slices and give them the outlines of their lungs."""
+    ranks = {index: rank for rank, index in enumerate(_key_slices(slices, classes, verdict), start=1)}
+    for index, image in enumerate(slices):
+        if index not in ranks:
+            yield image
+            continue
+        shape = image.source.rows, image.source.columns
+        mask = np.unpackbits(masks[index], count=shape[0] * shape[1]).reshape(shape)
+        yield ClassifiedSlice(
+            image.source, image.lung_fraction, image.probabilities, image.note, ranks[index], outlines(mask)
+        )
+
+
+def _key_slices(slices: list[ClassifiedSlice], classes: tuple[str, ...], verdict: ExamVerdict) -> list[int]:
+    """The most telling slices, the best first, spread over the lungs.
+
+    Telling is a slice that speaks most clearly for the verdict; without a verdict, one that shows much lung.
+    """
+    candidates = [index for index, image in enumerate(slices) if image.probabilities is not None]
+    apart = max(1, len(candidates) // (KEY_SLICES * 2))
+
+    def telling(index: int) -> tuple[float, float, int]:
+        image = slices[index]
+        lungs = image.lung_fraction or 0.0
+        if verdict.verdict not in classes or image.probabilities is None:
+            return lungs, 0.0, -index
+        # Ties, as between saturated probabilities, go to the slice with more lung.
+        return round(image.probabilities[classes.index(verdict.verdict)], 2), lungs, -index
+
+    chosen: list[int] = []
+    for index in sorted(candidates, key=telling, reverse=True):
+        if len(chosen) < KEY_SLICES and all(abs(index - other) >= apart for other in chosen):
+            chosen.append(index)
+    return chosen
+
+
+def outlines(mask: NDArray[np.uint8]) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Return the outer borders of a mask (rows, columns) as polygons of (column, row), the largest first.
+
+    Coordinates are those of PS3.3 C.10.5.1.2: (0.5, 0.5) is the middle of the first pixel.
+    """
+    padded = np.pad(mask, 1).astype(np.float32)
+    lines, offsets = contourpy.contour_generator(z=padded, fill_type="OuterOffset").filled(0.5, np.inf)
+    polygons = []
+    for points, ends in zip(lines, offsets, strict=True):
+        # Without the holes, and without the padding; the centre of a pixel lies half a pixel in.
+        border = points[ends[0] : ends[1]] - 1 + 0.5
+        polygons.append((_area(border), border))
+    polygons.sort(key=lambda polygon: -polygon[0])
+    smallest = _SMALLEST_OUTLINE * float(mask.sum())
+    kept = [border for area, border in polygons if area >= smallest] or [border for _area, border in polygons[:1]]
+    return tuple(_thinned(border) for border in kept)
+
+
+def _thinned(border: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+    step = max(1, -(-len(border) // _OUTLINE_POINTS))
+    return tuple((round(float(x), 1), round(float(y), 1)) for x, y in border[:-1:step])
+
+
+def _area(border: NDArray[np.float64]) -> float:
+    x, y = border[:, 0], border[:, 1]
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
+def header_json(header: SeriesHeader) -> dict[str, Any]:
+    """Return the header as it is stored."""
+    return asdict(header)

@@ -1,0 +1,1 @@
+"""The command line: a module for each group of commands. What they do lies in the packages they call."""

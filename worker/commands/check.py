@@ -1,0 +1,85 @@
+"""`reticula check`: is everything there that an exam needs? One line each."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+
+from models.classifier import Classifier
+from models.errors import ModelError
+from pacs.errors import PacsError
+from worker import console
+from worker.application import Application
+from worker.commands.context import application
+from worker.errors import WorkerError
+
+_LEAST_FREE_BYTES = 2 * 1024**3
+
+
+def check() -> None:
+    """Check settings, database, broker, model, disk and every destination; fail if any of them fails.
+
+    Example: reticula --config /etc/reticula/reticula.toml check
+    """
+    app = application()
+    console.say(f"ok    settings: data in {app.settings.data_dir}")
+    failed = False
+    for name, examine in _checks(app):
+        try:
+            console.say(f"ok    {name}: {examine()}")
+        except (WorkerError, PacsError, ModelError, OSError) as error:
+            failed = True
+            console.say(f"FAIL  {name}: {error}")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "database", lambda: _database(app)
+    yield "broker", lambda: _broker(app)
+    yield "model", lambda: _model(app)
+    yield "disk", lambda: _disk(app)
+    if not app.settings.destinations:
+        yield "destinations", _no_destination
+    for name, destination in app.destinations.items():
+        yield f"destination {name}", lambda destination=destination: _destination(destination)  # type: ignore[misc]
+
+
+def _database(app: Application) -> str:
+    if not app.database.is_current():
+        raise WorkerError("the tables are missing or of another version; run 'reticula db upgrade'.")
+    return "reached, tables up to date"
+
+
+def _broker(app: Application) -> str:
+    app.broker.check()
+    return "reached" if app.settings.broker_url else "embedded"
+
+
+def _model(app: Application) -> str:
+    if not app.database.is_current():
+        raise WorkerError("not known without the tables.")
+    with app.database.read() as session:
+        model = app.registry.active(session)
+    if model is None:
+        raise WorkerError("none is active, so exams wait in 'queued'; import one with 'reticula models import FOLDER'.")
+    Classifier.open(app.registry.folder(model))
+    return f"{model.name} {model.version}, {model.architecture}"
+
+
+def _disk(app: Application) -> str:
+    folder = app.settings.data_dir
+    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise WorkerError(f"only {free / 1024**3:.1f} GiB free in {folder}.")
+    return f"{free / 1024**3:.0f} GiB free"
+
+
+def _no_destination() -> str:
+    raise WorkerError("none is configured, so no report leaves; add [[destinations]] to the settings.")
+
+
+def _destination(destination: Any) -> str:
+    destination.check()
+    return "answers"

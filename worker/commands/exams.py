@@ -1,0 +1,120 @@
+"""`reticula exams`: what came in, what was said of it, and starting it again."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from worker import audit, console, exams
+from worker.commands.context import application
+from worker.database import Database
+from worker.listing import list_exams, show_exam
+from worker.tables import Series
+
+app = typer.Typer(no_args_is_help=True, help="The exams.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SeriesUid = Annotated[str, typer.Argument(help="Series Instance UID.")]
+
+
+@app.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """List all series, the newest first.
+
+    Example: reticula exams list --json
+    """
+    with application().database.read() as session:
+        rows = list_exams(session)
+    if as_json:
+        console.say_json(rows)
+        return
+    table = Table("received", "patient", "state", "verdict", "certainty", "slices", "series")
+    for row in rows:
+        table.add_row(
+            row["received_at"][:16].replace("T", " "),
+            row["patient_id"],
+            row["state"] + (f" ({row['reason_code']})" if row["reason_code"] else ""),
+            row["verdict"] or "",
+            percent(row["certainty"]),
+            f"{row['slices_classified'] or 0} of {row['slice_count']}",
+            row["series_uid"],
+        )
+    console.out.print(table)
+
+
+@app.command()
+def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
+    """Show a series with its slices and deliveries.
+
+    Example: reticula exams show 1.2.840.113619.2.55.3 --json
+    """
+    with application().database.read() as session:
+        shown = show_exam(session, series_uid)
+    if as_json:
+        console.say_json(shown)
+        return
+    slices, deliveries = shown.pop("slices"), shown.pop("deliveries")
+    for name, value in shown.items():
+        console.say(f"{name:18} {_plain(value)}")
+    for row in deliveries:
+        error = f": {row['last_error']}" if row["last_error"] else ""
+        console.say(f"delivery           {row['destination']} {row['state']} after {row['attempts']} attempts{error}")
+    table = Table("instance", "position mm", "lung", *(shown["probabilities"] or {}), "note")
+    for row in slices:
+        values = [percent(value) for value in (row["probabilities"] or {}).values()]
+        blank = [""] * (len(shown["probabilities"] or {}) - len(values))
+        position = "" if row["position_mm"] is None else f"{row['position_mm']:.1f}"
+        table.add_row(
+            str(row["instance_number"] or ""), position, percent(row["lung_fraction"]), *values, *blank,
+            row["note"] or (f"key slice {row['key_rank']}" if row["key_rank"] else ""),
+        )
+    if slices:
+        console.out.print(table)
+
+
+@app.command()
+def retry(series_uid: SeriesUid) -> None:
+    """Start a failed or rejected series again.
+
+    Example: reticula exams retry 1.2.840.113619.2.55.3
+    """
+    _act(exams.retry, series_uid)
+
+
+@app.command()
+def resend(series_uid: SeriesUid) -> None:
+    """Send the reports of a series again to every destination.
+
+    Example: reticula exams resend 1.2.840.113619.2.55.3
+    """
+    _act(exams.resend, series_uid)
+
+
+@app.command()
+def reprocess(series_uid: SeriesUid) -> None:
+    """Classify a series again with the active model; its report replaces the one before.
+
+    Example: reticula exams reprocess 1.2.840.113619.2.55.3
+    """
+    _act(exams.reprocess, series_uid)
+
+
+def percent(value: float | None) -> str:
+    """Return a part of one as percent, or nothing."""
+    return "" if value is None else f"{value:.0%}"
+
+
+def _act(action: Callable[..., Series], series_uid: str) -> None:
+    database: Database = application().database
+    series = action(database, series_uid, actor=audit.person())
+    console.say(f"Series {series_uid} revision {series.revision} is {series.state}.")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {percent(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "-"
+    return str(value)

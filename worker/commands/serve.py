@@ -1,0 +1,79 @@
+"""The long-running commands: `listen`, `work`, `sweep`, and `up`, which runs the three of them."""
+
+from typing import Annotated
+
+import typer
+
+from worker import processes
+from worker.broker import QUEUES
+from worker.commands.context import application
+from worker.processes import Child, Stop, Supervisor, say_ready
+from worker.tasks import run_worker
+
+SWEEP_SECONDS = 0.5
+GRACE_SECONDS = 20.0
+
+
+def listen() -> None:
+    """Take in instances by C-STORE. Needs neither database nor broker.
+
+    Example: reticula --config /etc/reticula/reticula.toml listen
+    """
+    app = application()
+    stop = Stop()
+    app.spool.prepare()
+    listener = app.listener()
+    listener.start()
+    say_ready()
+    stop.wait()
+    listener.stop(GRACE_SECONDS)
+
+
+def work(
+    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ",".join(QUEUES),
+) -> None:
+    """Classify exams and deliver reports.
+
+    Example: reticula work --queues classify
+    """
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    unknown = [name for name in names if name not in QUEUES]
+    if unknown or not names:
+        raise typer.BadParameter(f"Choose among {', '.join(QUEUES)}.", param_hint="--queues")
+    code = run_worker(application(), names, say_ready)
+    raise typer.Exit(code)
+
+
+def sweep() -> None:
+    """Assemble series, wake what waits, and take back what dead workers hold.
+
+    Example: reticula sweep
+    """
+    app = application()
+    stop = Stop()
+    app.spool.prepare()
+    sweeper = app.sweep()
+    say_ready()
+    while not stop.wait(SWEEP_SECONDS):
+        sweeper.tick()
+
+
+def up() -> None:
+    """Run listener, workers and sweep on this machine, in the foreground.
+
+    Example: reticula up
+    """
+    app = application()
+    stop = Stop()
+    app.spool.prepare()
+    app.broker.prepare()
+    app.database.upgrade()
+    app.database.dispose()
+    children = [
+        Child("listener", processes.command("listen")),
+        Child("sweep", processes.command("sweep")),
+        *(Child(f"worker for {queue}", processes.command("work", "--queues", queue)) for queue in QUEUES),
+    ]
+    Supervisor(children).run(stop, say_ready)
+
+

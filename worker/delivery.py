@@ -1,0 +1,306 @@
+"""Reports on their way: made once, stored, sent to every destination until it has them or refuses for good."""
+
+import hashlib
+import logging
+import os
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pacs.destinations import Destination, Offer
+from pacs.errors import DeliveryError, PacsError, Rejected, Retry
+from pacs.report import SR_CLASSES, Document, build_report
+from pacs.report.exam import Language
+from worker import audit
+from worker.database import Database, now
+from worker.results import reported_exam
+from worker.settings import DestinationSettings
+from worker.states import DeliveryState, State
+from worker.tables import Delivery, Report, Series
+
+logger = logging.getLogger(__name__)
+
+SR = "sr"
+LEASE = timedelta(minutes=3)
+FIRST_DELAY = timedelta(seconds=5)
+LONGEST_DELAY = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class ClaimedDelivery:
+    """An object that this worker sends to a destination now."""
+
+    delivery_id: int
+    series_id: int
+    series_uid: str
+    object: str
+    destination: str
+    attempts: int
+    owner: str
+
+
+class DeliveryStage:
+    """Makes and sends what is due, one object at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        data_dir: Path,
+        destinations: Mapping[str, Destination],
+        configured: Sequence[DestinationSettings],
+        *,
+        language: Language,
+        final: bool,
+    ) -> None:
+        self._database = database
+        self._data_dir = data_dir
+        self._destinations = destinations
+        self._configured = configured
+        self._language: Language = language
+        self._final = final
+
+    def run_one(self, owner: str) -> bool:
+        """Do the next piece of work; False where nothing was due."""
+        if self._prepare_one():
+            return True
+        claimed = self._claim(owner)
+        if claimed is None:
+            return False
+        self._send(claimed)
+        return True
+
+    def document(self, series_id: int, sop_class_uid: str) -> Document:
+        """Return the stored report of a revision in a SOP class; the first time it is made and stored."""
+        with self._database.read() as session:
+            row = _report_row(session, series_id, sop_class_uid)
+            exam = reported_exam(
+                session, session.get_one(Series, series_id), language=self._language, final=self._final
+            )
+        if row is not None:
+            return self._read(row)
+        made = build_report(exam, sop_class_uid)
+        path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
+        write_durably(self._data_dir / path, made.content)
+        try:
+            with self._database.write() as session:
+                session.add(
+                    Report(
+                        series_id=series_id,
+                        object=SR,
+                        sop_class_uid=sop_class_uid,
+                        sop_uid=made.sop_uid,
+                        path=str(path),
+                        sha256=hashlib.sha256(made.content).hexdigest(),
+                        created_at=now(),
+                    )
+                )
+        except IntegrityError:  # another worker was first, and the first stored result wins
+            return self.document(series_id, sop_class_uid)
+        return made
+
+    def _prepare_one(self) -> bool:
+        """Make the report of a classified revision and a row for each destination."""
+        with self._database.read() as session:
+            series = session.scalar(select(Series).where(unprepared(self._names)).order_by(Series.id).limit(1))
+            earlier = None if series is None else _earlier_without_report(session, series)
+        if series is None:
+            return False
+        try:
+            if earlier is not None:
+                self.document(earlier, SR_CLASSES[0])
+            self.document(series.id, SR_CLASSES[0])
+        except (PacsError, ValueError, TypeError, KeyError, AttributeError) as error:
+            logger.exception("The report of series %s cannot be made.", series.series_uid)
+            code = error.code if isinstance(error, Rejected) else "report_failed"
+            self._fail(series.id, code, f"The report cannot be made: {error}")
+            return True
+        with self._database.write() as session:
+            held = session.get_one(Series, series.id, with_for_update=True)
+            known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
+            for destination in self._configured:
+                if destination.name not in known:
+                    session.add(_new_delivery(held, destination))
+        return True
+
+    def _claim(self, owner: str) -> ClaimedDelivery | None:
+        with self._database.write() as session:
+            while True:
+                next_id = session.scalar(
+                    select(Delivery.id).where(due()).order_by(Delivery.next_attempt_at, Delivery.id).limit(1)
+                )
+                if next_id is None:
+                    return None
+                taken = session.execute(
+                    update(Delivery)
+                    .where(Delivery.id == next_id, due())
+                    .values(lease_owner=owner, lease_until=now() + LEASE, attempts=Delivery.attempts + 1)
+                )
+                if cast("CursorResult[Any]", taken).rowcount:
+                    break
+            row = session.get_one(Delivery, next_id)
+            session.refresh(row)
+            uid = session.get_one(Series, row.series_id).series_uid
+            return ClaimedDelivery(row.id, row.series_id, uid, row.object, row.destination, row.attempts, owner)
+
+    def _send(self, claimed: ClaimedDelivery) -> None:
+        destination = self._destinations.get(claimed.destination)
+        if destination is None:
+            self._record(claimed, None, "There is no destination of this name in the settings any more.", final=True)
+            return
+        offer = Offer(SR_CLASSES, lambda sop_class: self.document(claimed.series_id, sop_class))
+        try:
+            sent = destination.deliver(offer)
+        except Retry as error:
+            self._record(claimed, None, str(error), final=False)
+        except (DeliveryError, Rejected) as error:
+            self._record(claimed, None, str(error), final=True)
+        else:
+            self._record(claimed, sent, None, final=True)
+
+    def _record(self, claimed: ClaimedDelivery, sent: Document | None, error: str | None, *, final: bool) -> None:
+        """Store how an attempt ended, and what follows for the series."""
+        with self._database.write() as session:
+            series = session.get_one(Series, claimed.series_id, with_for_update=True)
+            row = session.get_one(Delivery, claimed.delivery_id)
+            if row.lease_owner != claimed.owner or row.state != DeliveryState.PENDING:
+                return  # it took so long that another worker has it
+            row.lease_owner = row.lease_until = row.woken_at = None
+            row.last_error = error
+            if sent is not None:
+                row.state, row.delivered_at = DeliveryState.DELIVERED, now()
+                row.sop_class_uid, row.sop_uid = sent.sop_class_uid, sent.sop_uid
+            elif final:
+                row.state = DeliveryState.REFUSED
+            else:
+                row.next_attempt_at = now() + delay(claimed.attempts)
+            audit.record(
+                session, f"delivery {row.state}", claimed.series_uid, destination=claimed.destination, error=error
+            )
+            session.flush()
+            settle(session, series)
+
+    def _read(self, row: Report) -> Document:
+        path = self._data_dir / row.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise Retry(f"The stored report {row.path} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(content).hexdigest() != row.sha256:
+            raise Retry(f"The stored report {row.path} was altered; restore it from a backup.")
+        return Document(row.sop_class_uid, row.sop_uid, "", content)
+
+    def _fail(self, series_id: int, code: str, reason: str) -> None:
+        with self._database.write() as session:
+            series = session.get_one(Series, series_id, with_for_update=True)
+            series.state, series.reason_code, series.reason = State.FAILED, code, reason
+            audit.record(session, "series failed", series.series_uid, reason_code=code)
+
+    @property
+    def _names(self) -> list[str]:
+        return [destination.name for destination in self._configured]
+
+
+def unprepared(destinations: Sequence[str]) -> Any:
+    """Return the condition for a classified revision that lacks its report or a row for a destination."""
+    has_report = exists().where(Report.series_id == Series.id, Report.object == SR)
+    rows = (
+        select(func.count())
+        .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations))
+        .scalar_subquery()
+    )
+    return and_(Series.state == State.CLASSIFIED, or_(~has_report, rows < len(destinations)))
+
+
+def due() -> Any:
+    """Return the condition for a delivery that can be attempted now."""
+    moment = now()
+    free = or_(Delivery.lease_until.is_(None), Delivery.lease_until < moment)
+    return and_(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= moment, free)
+
+
+def settle(session: Session, series: Series) -> None:
+    """Move a classified revision on where its deliveries allow it."""
+    if series.state != State.CLASSIFIED:
+        return
+    rows = list(session.scalars(select(Delivery).where(Delivery.series_id == series.id)))
+    deciding = [row for row in rows if row.required] or rows
+    if not rows or any(row.state == DeliveryState.PENDING for row in deciding):
+        return
+    refused = [row for row in deciding if row.state == DeliveryState.REFUSED]
+    arrived = [row.destination for row in rows if row.state == DeliveryState.DELIVERED]
+    if any(row.required for row in refused) or not arrived:
+        series.state, series.reason_code = State.FAILED, "delivery_refused"
+        series.reason = "; ".join(f"{row.destination} refused: {row.last_error}" for row in refused) + (
+            f" Delivered to {', '.join(arrived)}." if arrived else " Delivered nowhere."
+        )
+    else:
+        series.state, series.reported_at = State.REPORTED, now()
+    audit.record(session, f"series {series.state}", series.series_uid, revision=series.revision)
+
+
+def delay(attempts: int) -> timedelta:
+    """Return how long to wait after so many attempts: twice as long each time, with a fifth of jitter."""
+    longest = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
+    return longest * random.uniform(0.8, 1.2)  # noqa: S311 – no secret
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:
+    return Delivery(
+        series_id=series.id,
+        object=SR,
+        destination=destination.name,
+        protocol=destination.kind,
+        required=destination.required,
+        state=DeliveryState.PENDING,
+        attempts=0,
+        next_attempt_at=now(),
+    )
+
+
+def _report_row(session: Session, series_id: int, sop_class_uid: str) -> Report | None:
+    return session.scalar(
+        select(Report).where(Report.series_id == series_id, Report.object == SR, Report.sop_class_uid == sop_class_uid)
+    )
+
+
+def _earlier_without_report(session: Session, series: Series) -> int | None:
+    """A report names the one that it replaces, so that one is made first."""
+    return session.scalar(
+        select(Series.id)
+        .where(
+            Series.series_uid == series.series_uid,
+            Series.study_id == series.study_id,
+            Series.revision < series.revision,
+            Series.state == State.CLASSIFIED,
+            ~exists().where(Report.series_id == Series.id),
+        )
+        .order_by(Series.revision)
+        .limit(1)
+    )

@@ -1,0 +1,23 @@
+"""The exceptions of this package.
+
+WorkerError           base; the message is a sentence that says what to do
+├── SettingsError     a setting is wrong
+├── NotFoundError         what was named does not exist
+└── UnavailableError      database, broker or disk is away: try again later
+"""
+
+
+class WorkerError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class SettingsError(WorkerError):
+    """A setting is wrong."""
+
+
+class NotFoundError(WorkerError):
+    """What was named does not exist."""
+
+
+class UnavailableError(WorkerError):
+    """The database, the broker or the disk is away: try again later."""

@@ -1,0 +1,261 @@
+"""The state machine of a series: who may take it, keep it, finish it. Every step is one conditional UPDATE."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from pacs.series import Patient
+from worker import audit
+from worker.database import Database, now
+from worker.errors import NotFoundError, WorkerError
+from worker.states import AT_REST, Completeness, DeliveryState, State
+from worker.tables import Delivery, Instance, Series
+
+LEASE = timedelta(minutes=5)
+MAX_ATTEMPTS = 3
+RETRY_AFTER = timedelta(seconds=20)
+# An urgent exam counts as queued so much earlier: it passes, but a routine one that waited as long goes first.
+URGENT_HEAD_START = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An exam that this worker classifies; `paths` are those of all its instances."""
+
+    series_id: int
+    series_uid: str
+    study_uid: str
+    revision: int
+    owner: str
+    paths: tuple[Path, ...]
+
+
+class LeaseLostError(WorkerError):
+    """Another worker has the exam now: what was computed is thrown away."""
+
+
+def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
+    """Take the exam that comes next, or None where none waits."""
+    with database.write() as session:
+        while True:
+            moment = now()
+            due = or_(Series.not_before.is_(None), Series.not_before <= moment)
+            next_id = session.scalar(
+                select(Series.id)
+                .where(Series.state == State.QUEUED, due)
+                .order_by(Series.precedence, Series.id)
+                .limit(1)
+            )
+            if next_id is None:
+                return None
+            taken = _update(
+                session,
+                update(Series)
+                .where(Series.id == next_id, Series.state == State.QUEUED)
+                .values(
+                    state=State.CLASSIFYING,
+                    lease_owner=owner,
+                    lease_until=moment + LEASE,
+                    attempts=Series.attempts + 1,
+                ),
+            )
+            if taken:
+                break
+        series = session.get_one(Series, next_id)
+        session.refresh(series)
+        paths = session.scalars(
+            select(Instance.path).where(Instance.series_id.in_(_revisions_up_to(series))).order_by(Instance.id)
+        )
+        return Claim(
+            series_id=series.id,
+            series_uid=series.series_uid,
+            study_uid=series.study.study_uid,
+            revision=series.revision,
+            owner=owner,
+            paths=tuple(data_dir / path for path in paths),
+        )
+
+
+def renew(database: Database, held: Claim) -> None:
+    """Keep the exam for another lease. Raises LeaseLostError."""
+    with database.write() as session:
+        if not _update(session, update(Series).where(*_mine(held)).values(lease_until=now() + LEASE)):
+            raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
+
+
+def finish(session: Session, held: Claim, state: State, code: str | None = None, reason: str | None = None) -> None:
+    """End the claim with a state, within the transaction that stores the result. Raises LeaseLostError."""
+    values: dict[str, Any] = {"state": state, "reason_code": code, "reason": reason, "lease_owner": None, "lease_until": None, "woken_at": None}
+    if not _update(session, update(Series).where(*_mine(held)).values(**values)):
+        raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
+    audit.record(session, f"series {state}", held.series_uid, revision=held.revision, reason_code=code)
+
+
+def give_up(database: Database, held: Claim, code: str, reason: str) -> None:
+    """End a claim that went wrong: the exam waits for another attempt, or fails after the last one."""
+    with database.write() as session:
+        series = session.get_one(Series, held.series_id)
+        if series.attempts >= MAX_ATTEMPTS:
+            finish(session, held, State.FAILED, code, reason)
+        else:
+            finish(session, held, State.QUEUED, code, reason)
+            series.not_before = now() + RETRY_AFTER * series.attempts
+
+
+def release_expired(database: Database) -> int:
+    """Take back what dead workers hold; what killed its worker too often fails. Return how many."""
+    with database.write() as session:
+        expired = list(
+            session.scalars(select(Series).where(Series.state == State.CLASSIFYING, Series.lease_until < now()))
+        )
+        for series in expired:
+            dead = f"The worker that classified it died or hung ({series.attempts} of {MAX_ATTEMPTS} attempts)."
+            series.reason_code, series.reason = "worker_died", dead
+            series.state = State.FAILED if series.attempts >= MAX_ATTEMPTS else State.QUEUED
+            series.lease_owner = series.lease_until = series.woken_at = None
+            audit.record(session, f"series {series.state}", series.series_uid, reason_code="worker_died")
+        return len(expired)
+
+
+def queue(session: Session, series: Series, completeness: Completeness) -> None:
+    """Put a complete revision into the queue."""
+    moment = now()
+    series.state = State.QUEUED
+    series.completeness = completeness
+    series.queued_at = moment
+    series.precedence = moment - URGENT_HEAD_START if series.urgent else moment
+    series.attempts, series.not_before, series.woken_at = 0, None, None
+    audit.record(session, "series queued", series.series_uid, revision=series.revision, completeness=completeness)
+
+
+def retry(database: Database, series_uid: str, *, actor: str) -> Series:
+    """Start a failed or rejected exam again. Raises NotFoundError or WorkerError."""
+    with database.write() as session:
+        series = latest(session, series_uid)
+        if series.state not in (State.FAILED, State.REJECTED):
+            raise WorkerError(f"Series {series_uid} is {series.state}: only a failed or rejected one can be retried.")
+        if series.classification is not None:
+            _reset_deliveries(session, series, [DeliveryState.REFUSED])
+            series.state, series.reason_code, series.reason = State.CLASSIFIED, None, None
+        else:
+            series.reason_code = series.reason = None
+            queue(session, series, Completeness(series.completeness or Completeness.QUIET_PERIOD))
+        audit.record(session, "retry asked", series_uid, actor=actor)
+        return series
+
+
+def resend(database: Database, series_uid: str, *, actor: str) -> Series:
+    """Send the reports of an exam again to every destination. Raises NotFoundError or WorkerError."""
+    with database.write() as session:
+        series = latest(session, series_uid)
+        if series.classification is None:
+            raise WorkerError(f"Series {series_uid} is {series.state}: it has no report to send.")
+        _reset_deliveries(session, series, list(DeliveryState))
+        series.state, series.reason_code, series.reason, series.reported_at = State.CLASSIFIED, None, None, None
+        audit.record(session, "resend asked", series_uid, actor=actor)
+        return series
+
+
+def reprocess(database: Database, series_uid: str, *, actor: str) -> Series:
+    """Classify an exam again, as its next revision, with the model that is active. Raises WorkerError."""
+    with database.write() as session:
+        series = latest(session, series_uid)
+        if series.state not in AT_REST:
+            raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
+        again = next_revision(series, series.received_at, series.last_instance_at)
+        again.instance_count = series.instance_count
+        session.add(again)
+        queue(session, again, Completeness.REPROCESS)
+        audit.record(session, "reprocess asked", series_uid, actor=actor)
+        return again
+
+
+def next_revision(series: Series, received_at: datetime, last_instance_at: datetime) -> Series:
+    """Return the revision after `series`, still receiving, with what stays the same."""
+    return Series(
+        study=series.study,
+        series_uid=series.series_uid,
+        revision=series.revision + 1,
+        state=State.RECEIVING,
+        patient_id=series.patient_id,
+        patient_issuer=series.patient_issuer,
+        patient_name=series.patient_name,
+        sender=series.sender,
+        urgent=series.urgent,
+        instance_count=series.instance_count,
+        received_at=received_at,
+        last_instance_at=last_instance_at,
+    )
+
+
+def latest(session: Session, series_uid: str) -> Series:
+    """Return the latest revision of a series. Raises NotFoundError."""
+    series = session.scalar(
+        select(Series).where(Series.series_uid == series_uid).order_by(Series.revision.desc(), Series.id.desc()).limit(1)
+    )
+    if series is None:
+        raise NotFoundError(f"There is no series {series_uid}: see 'reticula exams list'.")
+    return series
+
+
+def latest_revisions() -> Any:
+    """Return a condition that keeps the latest revision of each series."""
+    later = aliased(Series)
+    return ~exists().where(
+        and_(
+            later.series_uid == Series.series_uid, later.study_id == Series.study_id, later.revision > Series.revision
+        )
+    )
+
+
+def patient_conflict(session: Session, held: Claim, identity: tuple[str, str]) -> str | None:
+    """Return the sentence that forbids to report the exam, where its study names another patient elsewhere."""
+    series = session.get_one(Series, held.series_id)
+    others = session.scalars(
+        select(Series).where(Series.study_id == series.study_id, Series.series_uid != series.series_uid)
+    )
+    if any(_identity(other) != identity for other in others):
+        return "Other series of the same study name another patient: whose exam this is must be settled first."
+    elsewhere = select(Series.id).where(Series.series_uid == series.series_uid, Series.study_id != series.study_id)
+    if session.scalar(elsewhere.limit(1)) is not None:
+        return "The same series UID came under another study: which one it belongs to must be settled first."
+    return None
+
+
+def counts(session: Session) -> dict[str, int]:
+    """Return how many series stand in each state, latest revisions only."""
+    rows = session.execute(select(Series.state, func.count()).where(latest_revisions()).group_by(Series.state))
+    return {str(state): int(count) for state, count in rows}
+
+
+def _identity(series: Series) -> tuple[str, str]:
+    patient = Patient(series.patient_id, series.patient_issuer, series.patient_name, "", "")
+    return patient.identity
+
+
+def _mine(held: Claim) -> tuple[Any, ...]:
+    return Series.id == held.series_id, Series.state == State.CLASSIFYING, Series.lease_owner == held.owner
+
+
+def _revisions_up_to(series: Series) -> Any:
+    return select(Series.id).where(
+        Series.series_uid == series.series_uid, Series.study_id == series.study_id, Series.revision <= series.revision
+    )
+
+
+def _reset_deliveries(session: Session, series: Series, states: Sequence[DeliveryState]) -> None:
+    session.execute(
+        update(Delivery)
+        .where(Delivery.series_id == series.id, Delivery.state.in_(states))
+        .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now(), delivered_at=None, woken_at=None)
+    )
+
+
+def _update(session: Session, statement: Any) -> int:
+    """Run an UPDATE and return how many rows it changed."""
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount

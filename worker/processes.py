@@ -1,0 +1,135 @@
+"""Processes: saying `ready`, ending on SIGTERM, and a supervisor for several of them on one machine."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LONGEST_PAUSE = 30.0
+_STABLE_SECONDS = 60.0
+_PATIENCE_SECONDS = 60.0
+
+
+class Stop:
+    """Set by SIGTERM or SIGINT: a long-running command finishes what it holds and ends."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the end is asked for, at most so long; True where it is."""
+        return self._event.wait(seconds)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._event.set()
+
+
+def say_ready() -> None:
+    """Tell whoever started us that we serve."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line that runs a subcommand of ours in a child."""
+    return [sys.executable, "-P", "-m", "worker.main", *arguments]
+
+
+@dataclass
+class Child:
+    """A supervised process: `command` is started again when it dies."""
+
+    name: str
+    command: Sequence[str]
+    process: "subprocess.Popen[str] | None" = None
+    ready: threading.Event = field(default_factory=threading.Event)
+    started: float = 0.0
+    pause: float = 1.0
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """Starts children, starts again what dies, and ends them all together."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self._children = children
+
+    def run(self, stop: Stop, ready: Callable[[], None]) -> None:
+        """Supervise until the end is asked for. `ready` is called once, when all children serve."""
+        announced = False
+        try:
+            while True:
+                for child in self._children:
+                    self._tend(child)
+                if not announced and all(child.ready.is_set() for child in self._children):
+                    announced = True
+                    ready()
+                if stop.wait(0.2):
+                    return
+        finally:
+            self._end()
+
+    def _tend(self, child: Child) -> None:
+        if child.process is None:
+            if time.monotonic() >= child.start_at:
+                self._start(child)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        if time.monotonic() - child.started > _STABLE_SECONDS:
+            child.pause = 1.0
+        logger.error("%s ended with %d; it is started again in %.0f s.", child.name, code, child.pause)
+        child.start_at = time.monotonic() + child.pause
+        child.pause = min(child.pause * 2, _LONGEST_PAUSE)
+        child.process = None
+
+    def _start(self, child: Child) -> None:
+        child.started = time.monotonic()
+        child.process = subprocess.Popen(
+            child.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=_die_with_parent
+        )
+        threading.Thread(target=_listen, args=(child, child.process), daemon=True).start()
+
+    def _end(self) -> None:
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.warning("Process %d did not end; it is killed.", process.pid)
+                process.kill()
+                process.wait()
+
+
+def _listen(child: Child, process: "subprocess.Popen[str]") -> None:
+    """Read what a child says on stdout until it ends."""
+    if process.stdout is None:
+        return
+    with process.stdout:
+        for line in process.stdout:
+            if line.strip() == "ready":
+                child.ready.set()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this child when its parent dies, however it dies (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)

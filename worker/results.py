@@ -1,0 +1,183 @@
+"""Results into SQL and out of it again: what the classifier said, and what the report is given."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta, timezone
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from models.bundle import Bundle
+from pacs.report import Algorithm, ClassFinding, KeySlice, Predecessor, ReportedExam, ReportedInstance
+from pacs.report.exam import Language
+from pacs.report.header import valid_zone
+from pacs.series import Patient, SeriesHeader
+from worker import exams
+from worker.classification import ClassifiedExam, ClassifiedSlice
+from worker.database import now
+from worker.errors import WorkerError
+from worker.exams import Claim
+from worker.states import State
+from worker.tables import Classification, ModelVersion, Report, Series, SliceResult
+
+
+def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle, model: ModelVersion) -> None:
+    """Store a result and end its claim, all or nothing. Raises LeaseLostError."""
+    exams.finish(session, held, State.CLASSIFIED)
+    description, verdict = bundle.description, result.verdict
+    row = Classification(
+        series_id=held.series_id,
+        model_id=model.id,
+        software=result.software,
+        precision=result.precision,
+        operating_point=asdict(description.operating_point),
+        classes=[asdict(known) for known in description.classes],
+        verdict=verdict.verdict,
+        certainty=verdict.certainty,
+        probabilities=verdict.probabilities,
+        called=verdict.called,
+        verdict_reason=verdict.reason,
+        header=asdict(result.header),
+        notes=list(result.notes),
+        slice_count=len(result.slices),
+        slices_classified=result.classified,
+        seconds=round(result.seconds, 3),
+        classified_at=now(),
+    )
+    session.add(row)
+    session.flush()
+    names = description.class_names
+    rows = [_slice_row(row.id, index, image, names) for index, image in enumerate(result.slices)]
+    session.execute(insert(SliceResult), rows)
+
+
+def reported_exam(session: Session, series: Series, *, language: Language, final: bool) -> ReportedExam:
+    """Return what the report of a classified revision is given."""
+    row = series.classification
+    if row is None:
+        raise WorkerError(f"Series {series.series_uid} is not classified: there is nothing to report.")
+    slices = list(
+        session.scalars(
+            select(SliceResult).where(SliceResult.classification_id == row.id).order_by(SliceResult.position)
+        )
+    )
+    classified = [image for image in slices if image.classified]
+    keys = sorted((image for image in slices if image.key_rank is not None), key=lambda image: image.key_rank or 0)
+    header = SeriesHeader(**{**row.header, "patient": Patient(**row.header["patient"])})
+    return ReportedExam(
+        header=header,
+        revision=series.revision,
+        completeness=series.completeness or "",
+        instances=tuple(dict.fromkeys(ReportedInstance(image.sop_uid, image.sop_class_uid) for image in classified)),
+        key_slices=tuple(_key_slice(image) for image in keys),
+        verdict=row.verdict,
+        certainty=row.certainty,
+        classes=tuple(_class_finding(known, row) for known in row.classes),
+        slice_count=row.slice_count,
+        slices_classified=row.slices_classified,
+        algorithm=_algorithm(row),
+        classified_at=row.classified_at.astimezone(_zone(header, row)),
+        predecessor=_predecessor(session, series),
+        language=language,
+        final=final,
+    )
+
+
+def _slice_row(classification: int, index: int, image: ClassifiedSlice, names: Sequence[str]) -> dict[str, Any]:
+    source = image.source
+    probabilities = image.probabilities
+    return {
+        "classification_id": classification,
+        "position": index,
+        "sop_uid": source.sop_uid,
+        "sop_class_uid": source.sop_class_uid,
+        "frame": source.frame,
+        "instance_number": source.instance_number,
+        "position_mm": source.position_mm,
+        "geometry": {
+            "rows": source.rows,
+            "columns": source.columns,
+            "position": source.position,
+            "orientation": source.orientation,
+            "pixel_spacing": source.pixel_spacing,
+            "thickness": source.thickness,
+        },
+        "lung_fraction": image.lung_fraction,
+        "classified": probabilities is not None,
+        "probabilities": None if probabilities is None else dict(zip(names, probabilities, strict=True)),
+        "note": image.note,
+        "key_rank": image.key_rank,
+        "outlines": image.outlines,
+    }
+
+
+def _key_slice(image: SliceResult) -> KeySlice:
+    geometry, probabilities = image.geometry, image.probabilities or {}
+    called = max(probabilities, key=lambda name: probabilities[name])
+    return KeySlice(
+        instance=ReportedInstance(image.sop_uid, image.sop_class_uid),
+        frame=image.frame,
+        instance_number=image.instance_number,
+        called=called,
+        probability=probabilities[called],
+        outlines=tuple(tuple((float(x), float(y)) for x, y in outline) for outline in image.outlines or ()),
+        rows=geometry["rows"],
+        columns=geometry["columns"],
+        position=tuple(geometry["position"]),
+        orientation=tuple(geometry["orientation"]),
+        pixel_spacing=tuple(geometry["pixel_spacing"]),
+        thickness=geometry["thickness"],
+    )
+
+
+def _class_finding(known: dict[str, Any], row: Classification) -> ClassFinding:
+    name, code = known["name"], known["code"]
+    return ClassFinding(
+        name=name,
+        code_value=code["value"],
+        code_scheme=code["scheme"],
+        code_meaning=code["meaning"],
+        probability=row.probabilities[name],
+        slices_called=row.called[name],
+    )
+
+
+def _algorithm(row: Classification) -> Algorithm:
+    model = row.model
+    parameters = (
+        f"bundle sha256 {model.bundle_sha256}",
+        f"operating point {json.dumps(row.operating_point, sort_keys=True)}",
+        f"architecture {model.architecture}, arithmetic {row.precision}",
+        f"reticula {row.software}",
+        *row.notes,
+    )
+    return Algorithm(model.name, model.version, model.bundle_sha256, row.software, parameters)
+
+
+def _zone(header: SeriesHeader, row: Classification) -> timezone:
+    """The zone of the scanner where it names one, else that of this machine: one report has one zone only."""
+    named = valid_zone(header.timezone)
+    if named:
+        minutes = int(named[1:3]) * 60 + int(named[3:])
+        return timezone(timedelta(minutes=minutes if named[0] == "+" else -minutes))
+    offset = row.classified_at.astimezone().utcoffset() or timedelta()
+    return timezone(offset)
+
+
+def _predecessor(session: Session, series: Series) -> Predecessor | None:
+    """The report of the latest earlier revision that has one."""
+    found = session.execute(
+        select(Report.sop_class_uid, Report.sop_uid)
+        .join(Series, Series.id == Report.series_id)
+        .where(
+            Series.series_uid == series.series_uid,
+            Series.study_id == series.study_id,
+            Series.revision < series.revision,
+            Report.object == "sr",
+        )
+        .order_by(Series.revision.desc(), Report.id)
+        .limit(1)
+    ).first()
+    return None if found is None else Predecessor(found.sop_class_uid, found.sop_uid)

@@ -1,0 +1,198 @@
+"""Settings: variables over `reticula.toml` over defaults, checked before anything starts."""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from worker.errors import SettingsError
+
+CONFIG_VARIABLE = "RETICULA_CONFIG"
+DEFAULT_CONFIG = Path("reticula.toml")
+
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*)$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ListenerSettings(_Section):
+    """`[listener]`: who we are on the wire, and when a series is complete."""
+
+    ae_title: AETitle = "RETICULA"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    quiet_seconds: float = Field(30, gt=0)
+    max_wait_seconds: float = Field(1800, gt=0)
+    max_associations: int = Field(32, ge=1)
+    aside_days: int = Field(14, ge=0)
+
+
+class SelectionSettings(_Section):
+    """`[selection]`: which series are classified."""
+
+    min_slices: int = Field(10, ge=1)
+
+
+class PeerSettings(_Section):
+    """`[[peers]]`: who may connect."""
+
+    ae_title: AETitle
+    address: str
+    port: Port | None = None
+
+
+class DimseSettings(_Section):
+    """`[[destinations]]` of kind `dimse`: a PACS reached by C-STORE."""
+
+    name: Name
+    kind: Literal["dimse"]
+    required: bool = True
+    host: str
+    port: Port
+    ae_title: AETitle
+    calling_ae: AETitle = "RETICULA"
+
+
+class AuthSettings(_Section):
+    """Credentials of a DICOMweb destination: user and password, or a bearer token."""
+
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+
+
+class DicomwebSettings(_Section):
+    """`[[destinations]]` of kind `dicomweb`: a PACS reached by STOW-RS."""
+
+    name: Name
+    kind: Literal["dicomweb"]
+    required: bool = True
+    url: str = Field(pattern=r"^https?://")
+    auth: AuthSettings | None = None
+    verify: bool | Path = True
+
+
+DestinationSettings = Annotated[DimseSettings | DicomwebSettings, Field(discriminator="kind")]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; see the README for what each one means."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RETICULA_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=False
+    )
+
+    data_dir: Path = Path("reticula-data")
+    database_url: str | None = None
+    broker_url: str | None = None
+    language: Literal["en", "pt-BR", "es"] = "en"
+    model: str | None = None
+    completion: Literal["PRELIMINARY", "FINAL"] = "PRELIMINARY"
+    listener: ListenerSettings = ListenerSettings()
+    selection: SelectionSettings = SelectionSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("destinations")
+    @classmethod
+    def _distinct(cls, value: tuple[DestinationSettings, ...]) -> tuple[DestinationSettings, ...]:
+        names = [destination.name for destination in value]
+        if len(set(names)) < len(names):
+            raise ValueError("each destination needs a name of its own")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("sqlite:///", "postgresql+psycopg://")):
+            raise ValueError("must start with postgresql+psycopg:// or sqlite:///")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "amqp://", "amqps://")):
+            raise ValueError("must start with redis://, rediss://, amqp:// or amqps://")
+        return value
+
+    @property
+    def database(self) -> str:
+        """The URL of the database: SQLite in `data_dir` where none is set."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'reticula.sqlite3'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables first, then the file that the variable or the working directory names."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+
+def load_settings() -> Settings:
+    """Read the settings. Raises SettingsError with one sentence for the first that is wrong."""
+    file = _config_file()
+    if file is None and os.environ.get(CONFIG_VARIABLE):
+        raise SettingsError(f"The settings file {os.environ[CONFIG_VARIABLE]} does not exist: mend --config or {CONFIG_VARIABLE}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from error
+    except ValueError as error:  # a variable that should hold JSON and does not
+        raise SettingsError(f"A RETICULA_ variable cannot be read: {error}; lists and tables are given as JSON.") from error
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    file = Path(named) if named else DEFAULT_CONFIG
+    return file if file.is_file() else None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = _setting_name(first["loc"])
+    allowed = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        return f"There is no setting {name}: remove it or mend its name."
+    if first["type"] == "missing":
+        return f"The setting {name} is missing: give it a value."
+    shown = "(hidden)" if {"auth", "password", "token"}.intersection(map(str, first["loc"])) else repr(_plain(first["input"]))
+    if name.endswith("_url"):
+        shown = "(not shown, it may hold a password)"
+    return f"The setting {name} is {shown}: it {allowed}."
+
+
+def _setting_name(location: Sequence[Any]) -> str:
+    """`('destinations', 0, 'dimse', 'port')` reads `destinations[0].port`."""
+    name = ""
+    for index, part in enumerate(location):
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif not (index and isinstance(location[index - 1], int) and part in ("dimse", "dicomweb")):
+            name += f".{part}" if name else str(part)
+    return name
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

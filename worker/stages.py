@@ -1,0 +1,88 @@
+"""The classification stage: from a claimed exam to a stored result, whatever happens on the way."""
+
+import logging
+from pathlib import Path
+
+from models.classifier import Classifier
+from models.errors import ModelError
+from pacs.errors import Rejected
+from pacs.series import SeriesHeader
+from worker import exams, results
+from worker.classification import classify_series
+from worker.database import Database
+from worker.errors import UnavailableError
+from worker.exams import Claim, LeaseLostError
+from worker.registry import Registry
+from worker.states import State
+from worker.tables import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+
+class ClassificationStage:
+    """Classifies one exam after another with the active model, which it keeps compiled."""
+
+    def __init__(self, database: Database, registry: Registry, data_dir: Path, *, min_slices: int) -> None:
+        self._database = database
+        self._registry = registry
+        self._data_dir = data_dir
+        self._min_slices = min_slices
+        self._loaded: tuple[str, Classifier] | None = None
+
+    def run_one(self, owner: str) -> bool:
+        """Classify the exam that comes next; False where none waits or there is no model to classify it with."""
+        with self._database.read() as session:
+            model = self._registry.active(session)
+        if model is None:
+            return False
+        try:
+            classifier = self._classifier(model)
+        except ModelError as error:
+            logger.error("Model %s %s cannot be used: %s Exams wait.", model.name, model.version, error)  # noqa: TRY400
+            return False
+        held = exams.claim(self._database, self._data_dir, owner)
+        if held is None:
+            return False
+        logger.info("Series %s revision %d: %d instances.", held.series_uid, held.revision, len(held.paths))
+        try:
+            self._run(held, classifier, model)
+        except LeaseLostError as error:
+            logger.warning("%s What was computed is thrown away.", error)
+        except UnavailableError:
+            raise  # the lease runs out, and the sweep queues the exam again
+        except Exception as error:
+            logger.exception("Series %s was not classified.", held.series_uid)
+            exams.give_up(self._database, held, "error", f"{type(error).__name__}: {error}")
+        return True
+
+    def _run(self, held: Claim, classifier: Classifier, model: ModelVersion) -> None:
+        def check_header(header: SeriesHeader) -> None:
+            with self._database.read() as session:
+                conflict = exams.patient_conflict(session, held, header.patient.identity)
+            if conflict is not None:
+                raise Rejected("patient_conflict", conflict)
+
+        try:
+            result = classify_series(
+                held.paths,
+                classifier,
+                min_slices=self._min_slices,
+                check_header=check_header,
+                alive=lambda: exams.renew(self._database, held),
+            )
+        except Rejected as error:
+            with self._database.write() as session:
+                exams.finish(session, held, State.REJECTED, error.code, str(error))
+            logger.info("Series %s rejected (%s).", held.series_uid, error.code)
+            return
+        with self._database.write() as session:
+            results.store(session, held, result, classifier.bundle, model)
+        logger.info(
+            "Series %s: %s, %d of %d slices in %.1f s.",
+            held.series_uid, result.verdict.verdict, result.classified, len(result.slices), result.seconds,
+        )
+
+    def _classifier(self, model: ModelVersion) -> Classifier:
+        if self._loaded is None or self._loaded[0] != model.bundle_sha256:
+            self._loaded = model.bundle_sha256, Classifier.open(self._registry.folder(model))
+        return self._loaded[1]

@@ -1,0 +1,255 @@
+"""The sweep: decides that series are complete, wakes what stands still, takes back what dead workers hold.
+
+Until a series is queued the spool is the truth: a sweep that starts with an empty database finds every series again.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pacs.errors import Unreadable
+from pacs.series import SeriesHeader, read_header
+from pacs.spool import Spool, SpooledInstance, SpooledSeries
+from worker import broker, delivery, exams
+from worker.broker import Broker
+from worker.database import Database, now
+from worker.errors import UnavailableError
+from worker.registry import Registry
+from worker.settings import Settings
+from worker.states import Completeness, State
+from worker.tables import Delivery, Instance, Series, Study
+
+logger = logging.getLogger(__name__)
+
+WAKE_AGAIN = timedelta(seconds=15)
+_HOUSEKEEPING_SECONDS = 3600.0
+# A folder that changed so recently may change again within the resolution of its time stamp.
+_SETTLED_NS = 2_000_000_000
+_URGENT = frozenset({"STAT", "HIGH"})
+_SENDER_TAG = "SourceApplicationEntityTitle"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the database knows of a spooled series: its latest revision and all instance UIDs."""
+
+    series: Series | None
+    sop_uids: frozenset[str]
+
+
+class Sweep:
+    """One sweep; several at once do no harm, but one is enough."""
+
+    def __init__(self, settings: Settings, database: Database, spool: Spool, registry: Registry, queues: Broker) -> None:
+        self._settings = settings
+        self._database = database
+        self._spool = spool
+        self._registry = registry
+        self._queues = queues
+        # Folders with nothing new, by their modification time: they are not listed again.
+        self._settled: dict[Path, int] = {}
+        self._next_housekeeping = 0.0
+        self._complaint = ""
+
+    def tick(self) -> None:
+        """Do everything once. A database or broker that is away is logged, once, and tried again by the next tick."""
+        complaint = ""
+        for step in (self._assemble, self._release, self._wake, self._keep_house):
+            try:
+                step()
+            except UnavailableError as error:
+                complaint = str(error)
+        if complaint and complaint != self._complaint:
+            logger.warning("%s The sweep goes on trying.", complaint)
+        elif self._complaint and not complaint:
+            logger.info("Database and broker are back.")
+        self._complaint = complaint
+
+    def _assemble(self) -> None:
+        for spooled in self._spool.series():
+            if self._settled.get(spooled.folder) == spooled.changed_ns:
+                continue
+            try:
+                settled = self._look_at(spooled)
+            except (IntegrityError, OSError) as error:
+                # Another sweep was faster, or the folder is being tidied away: look again next time.
+                logger.info("Series %s is looked at again: %s", spooled.series_uid, type(error).__name__)
+                continue
+            if settled and time.time_ns() - spooled.changed_ns > _SETTLED_NS:
+                self._settled[spooled.folder] = spooled.changed_ns
+
+    def _look_at(self, spooled: SpooledSeries) -> bool:
+        """Bring the rows of a series up to date with its folder; True where nothing is left to do."""
+        instances = self._spool.instances(spooled.folder)
+        with self._database.read() as session:
+            known = _known(session, spooled)
+        new = [instance for instance in instances if instance.sop_uid not in known.sop_uids]
+        if not new:
+            return True
+        header = _header(new) if known.series is None else None
+        with self._database.write() as session:
+            series = self._receiving(session, spooled, known.series, new, header)
+            if series is None:
+                return False
+            series.instance_count = len(instances)
+            series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
+            criterion = self._criterion(new, now())
+            if criterion is not None:
+                self._close(session, series, new, criterion)
+        return False
+
+    def _receiving(
+        self,
+        session: Session,
+        spooled: SpooledSeries,
+        latest: Series | None,
+        new: list[SpooledInstance],
+        header: tuple[SeriesHeader, str] | None,
+    ) -> Series | None:
+        """Return the revision that takes the new instances, made where need be; None while a worker has the exam."""
+        if latest is None:
+            series = _first_revision(session, spooled, new, header)
+            session.add(series)
+            return series
+        series = session.get_one(Series, latest.id, with_for_update=True)
+        if series.state == State.RECEIVING:
+            return series
+        if series.state == State.QUEUED and series.completeness != Completeness.REPROCESS:
+            # Nobody has looked at it yet: what came late still belongs to it.
+            series.state, series.queued_at, series.precedence = State.RECEIVING, None, None
+            return series
+        if series.state in (State.QUEUED, State.CLASSIFYING):
+            return None
+        following = exams.next_revision(series, new[0].arrived, new[-1].arrived)
+        session.add(following)
+        return following
+
+    def _criterion(self, new: list[SpooledInstance], moment: datetime) -> Completeness | None:
+        listener = self._settings.listener
+        if moment - new[-1].arrived >= timedelta(seconds=listener.quiet_seconds):
+            return Completeness.QUIET_PERIOD
+        if moment - new[0].arrived >= timedelta(seconds=listener.max_wait_seconds):
+            return Completeness.MAXIMUM_WAIT
+        return None
+
+    def _close(self, session: Session, series: Series, new: list[SpooledInstance], criterion: Completeness) -> None:
+        session.flush()
+        root = self._settings.data_dir
+        rows: list[dict[str, Any]] = [
+            {
+                "series_id": series.id,
+                "sop_uid": instance.sop_uid,
+                "path": str(instance.path.relative_to(root)),
+                "size": instance.size,
+                "arrived_at": instance.arrived,
+            }
+            for instance in new
+        ]
+        session.execute(insert(Instance), rows)
+        exams.queue(session, series, criterion)
+        logger.info("Series %s is complete (%s): %d instances.", series.series_uid, criterion, series.instance_count)
+
+    def _release(self) -> None:
+        released = exams.release_expired(self._database)
+        if released:
+            logger.warning("%d exams were taken back from workers that died or hung.", released)
+
+    def _wake(self) -> None:
+        moment = now()
+        stale = moment - WAKE_AGAIN
+        names = [destination.name for destination in self._settings.destinations]
+        asleep = or_(Series.woken_at.is_(None), Series.woken_at < stale)
+        ready = or_(Series.not_before.is_(None), Series.not_before <= moment)
+        with self._database.write() as session:
+            waiting: dict[str, int] = {}
+            if self._registry.active(session) is not None:
+                waiting[broker.CLASSIFY] = _mark(session, Series, Series.state == State.QUEUED, ready, asleep)
+            late = or_(Delivery.woken_at.is_(None), Delivery.woken_at < stale)
+            waiting[broker.DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
+            waiting[broker.DELIVER] += _mark(session, Delivery, delivery.due(), late)
+        for queue, count in waiting.items():
+            if count:
+                self._queues.wake(queue, count)
+
+    def _keep_house(self) -> None:
+        if time.monotonic() < self._next_housekeeping:
+            return
+        self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+        try:
+            self._spool.expire_aside(self._settings.listener.aside_days, now().date())
+        except OSError as error:
+            logger.warning("What was laid aside could not be removed: %s", error)
+
+
+def _known(session: Session, spooled: SpooledSeries) -> _Known:
+    rows = list(
+        session.scalars(
+            select(Series)
+            .join(Study)
+            .where(Series.series_uid == spooled.series_uid, Study.study_uid == spooled.study_uid)
+            .order_by(Series.revision)
+        )
+    )
+    if not rows:
+        return _Known(None, frozenset())
+    uids = session.scalars(select(Instance.sop_uid).where(Instance.series_id.in_([row.id for row in rows])))
+    return _Known(rows[-1], frozenset(uids))
+
+
+def _header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
+    """Return the header and the sender of the first instance that tells them."""
+    for instance in instances[:8]:
+        try:
+            dataset = dcmread(instance.path, stop_before_pixels=True)
+            return read_header(dataset), str(dataset.file_meta.get(_SENDER_TAG, ""))
+        except (Unreadable, ValueError, OSError, EOFError, AttributeError, TypeError, KeyError):
+            continue
+    return None
+
+
+def _first_revision(
+    session: Session, spooled: SpooledSeries, new: list[SpooledInstance], found: tuple[SeriesHeader, str] | None
+) -> Series:
+    header, sender = found or (None, "")
+    study = session.scalar(select(Study).where(Study.study_uid == spooled.study_uid))
+    if study is None:
+        study = Study(
+            study_uid=spooled.study_uid,
+            patient_id=header.patient.patient_id[:256] if header else "",
+            patient_name=header.patient.name[:512] if header else "",
+            accession_number=header.accession_number[:64] if header else "",
+            study_date=header.study_date[:32] if header else "",
+            description=header.study_description[:256] if header else "",
+            created_at=now(),
+        )
+        session.add(study)
+    return Series(
+        study=study,
+        series_uid=spooled.series_uid,
+        revision=1,
+        state=State.RECEIVING,
+        patient_id=header.patient.patient_id[:256] if header else "",
+        patient_issuer=header.patient.issuer[:256] if header else "",
+        patient_name=header.patient.name[:512] if header else "",
+        sender=sender[:16],
+        urgent=bool(header and header.priority.upper() in _URGENT),
+        instance_count=len(new),
+        received_at=new[0].arrived,
+        last_instance_at=new[-1].arrived,
+    )
+
+
+def _mark(session: Session, table: Any, *conditions: Any) -> int:
+    """Note that a message goes out for the rows that meet the conditions; return how many, up to a handful."""
+    ids = list(session.scalars(select(table.id).where(*conditions).limit(broker.ENOUGH_MESSAGES)))
+    if ids:
+        session.execute(update(table).where(table.id.in_(ids)).values(woken_at=now()))
+    return len(ids)

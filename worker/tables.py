@@ -1,0 +1,272 @@
+"""The tables. Times are UTC, paths relative to `data_dir`, bundles named by checksum."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+UID_LENGTH = 64
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which drops the offset, gets it back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; bring the others to UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A time without a zone must not reach the database.")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables; constraints have names, so that SQLite can alter them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UTCDateTime,
+        dict[str, Any]: JSON,
+        dict[str, float]: JSON,
+        dict[str, int]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class Study(Base):
+    """A study as its first instance named it."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str] = mapped_column(String(UID_LENGTH), unique=True)
+    patient_id: Mapped[str] = mapped_column(String(256))
+    patient_name: Mapped[str] = mapped_column(String(512))
+    accession_number: Mapped[str] = mapped_column(String(64))
+    study_date: Mapped[str] = mapped_column(String(32))
+    description: Mapped[str] = mapped_column(String(256))
+    created_at: Mapped[datetime]
+
+
+class Series(Base):
+    """A revision of a series: late instances open the next one.
+
+    completeness: which criterion closed it. precedence: the exam with the earliest comes first; an urgent one
+    counts as if it had come earlier. lease_owner: the worker that classifies it now, until lease_until.
+    woken_at: when a message last went out for it.
+    """
+
+    __tablename__ = "series"
+    __table_args__ = (
+        UniqueConstraint("study_id", "series_uid", "revision"),
+        Index("ix_series_state_precedence", "state", "precedence"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    series_uid: Mapped[str] = mapped_column(String(UID_LENGTH), index=True)
+    revision: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    reason_code: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(Text)
+    patient_id: Mapped[str] = mapped_column(String(256))
+    patient_issuer: Mapped[str] = mapped_column(String(256))
+    patient_name: Mapped[str] = mapped_column(String(512))
+    sender: Mapped[str] = mapped_column(String(16))
+    instance_count: Mapped[int]
+    expected_count: Mapped[int | None]
+    completeness: Mapped[str | None] = mapped_column(String(32))
+    urgent: Mapped[bool]
+    precedence: Mapped[datetime | None]
+    received_at: Mapped[datetime]
+    last_instance_at: Mapped[datetime]
+    queued_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    woken_at: Mapped[datetime | None]
+
+    study: Mapped[Study] = relationship()
+    classification: Mapped["Classification | None"] = relationship(back_populates="series")
+
+
+class Instance(Base):
+    """An instance, under the revision that it came with; later revisions hold it too."""
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("series_id", "sop_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    sop_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    path: Mapped[str] = mapped_column(String(512))
+    size: Mapped[int]
+    arrived_at: Mapped[datetime]
+
+
+class ModelVersion(Base):
+    """An imported bundle; at most one is active."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        Index(
+            "uq_model_versions_active", "active", unique=True,
+            sqlite_where=text("active"), postgresql_where=text("active"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    architecture: Mapped[str] = mapped_column(String(64))
+    bundle_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(String(512))
+    metrics: Mapped[dict[str, Any]]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    active: Mapped[bool]
+    imported_at: Mapped[datetime]
+
+
+class Classification(Base):
+    """What a model said of a revision of a series. certainty and probabilities: 0 to 1.
+
+    header: what the report copies from the series. classes: the codes of the classes by name.
+    """
+
+    __tablename__ = "classifications"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    software: Mapped[str] = mapped_column(String(32))
+    precision: Mapped[str] = mapped_column(String(16))
+    operating_point: Mapped[dict[str, Any]]
+    classes: Mapped[list[Any]]
+    verdict: Mapped[str] = mapped_column(String(64))
+    certainty: Mapped[float]
+    probabilities: Mapped[dict[str, float]]
+    called: Mapped[dict[str, int]]
+    verdict_reason: Mapped[str]
+    header: Mapped[dict[str, Any]]
+    notes: Mapped[list[Any]]
+    slice_count: Mapped[int]
+    slices_classified: Mapped[int]
+    seconds: Mapped[float]
+    classified_at: Mapped[datetime]
+
+    series: Mapped[Series] = relationship(back_populates="classification")
+    model: Mapped[ModelVersion] = relationship()
+
+
+class SliceResult(Base):
+    """One slice of a classification, from foot to head. key_rank: 1 for the most telling slice.
+
+    outlines: the lungs on key slices, polygons of (column, row) in pixels of the source image.
+    """
+
+    __tablename__ = "slice_results"
+    __table_args__ = (Index("ix_slice_results_classification_id_position", "classification_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    classification_id: Mapped[int] = mapped_column(ForeignKey("classifications.id"))
+    position: Mapped[int]
+    sop_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    sop_class_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    frame: Mapped[int | None]
+    instance_number: Mapped[int | None]
+    position_mm: Mapped[float | None]
+    geometry: Mapped[dict[str, Any]]
+    lung_fraction: Mapped[float | None]
+    classified: Mapped[bool]
+    probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    note: Mapped[str | None] = mapped_column(Text)
+    key_rank: Mapped[int | None]
+    outlines: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Report(Base):
+    """An object made for a revision; its bytes lie at `path` and never change."""
+
+    __tablename__ = "reports"
+    __table_args__ = (UniqueConstraint("series_id", "object", "sop_class_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    object: Mapped[str] = mapped_column(String(16))
+    sop_class_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    sop_uid: Mapped[str] = mapped_column(String(UID_LENGTH), unique=True)
+    path: Mapped[str] = mapped_column(String(512))
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Delivery(Base):
+    """One object on its way to one destination. The SOP class may fall back, hence it may change."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("series_id", "object", "destination"),
+        Index("ix_deliveries_state_next_attempt_at", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    object: Mapped[str] = mapped_column(String(16))
+    destination: Mapped[str] = mapped_column(String(64))
+    protocol: Mapped[str] = mapped_column(String(16))
+    required: Mapped[bool]
+    sop_class_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH))
+    sop_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    next_attempt_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    woken_at: Mapped[datetime | None]
+
+
+class Label(Base):
+    """What a person says that a series shows."""
+
+    __tablename__ = "labels"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(UID_LENGTH), index=True)
+    label: Mapped[str] = mapped_column(String(64))
+    author: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+
+
+class AuditEvent(Base):
+    """Who did what to which exam or model, and when."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(128))
+    detail: Mapped[dict[str, Any]]

@@ -1,0 +1,93 @@
+"""The Celery tasks, and the worker process that runs them.
+
+A task asks SQL what is to be done, does one piece of it, and wakes the next: messages carry nothing.
+"""
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery, signals
+
+from worker.application import Application
+from worker.broker import CLASSIFY, DELIVER, task_name
+from worker.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+class TaskRunner:
+    """The stages of one worker process. They are made after the fork, where OpenVINO's threads live."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._owner = ""
+        self._stages: dict[str, Callable[[str], bool]] = {}
+
+    def start_process(self, **_signal: Any) -> None:
+        """Begin anew after a fork: no inherited connection is used."""
+        self._application.database.forget_connections()
+        self._owner = f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._stages = {}
+
+    def run(self, queue: str) -> None:
+        """Do one piece of a queue's work, and wake whoever comes next."""
+        try:
+            if self._stage(queue)(self._owner):
+                self._application.broker.wake(queue)
+                if queue == CLASSIFY:
+                    self._application.broker.wake(DELIVER)
+        except UnavailableError as error:
+            logger.warning("%s The sweep wakes this worker again.", error)
+
+    def _stage(self, queue: str) -> Callable[[str], bool]:
+        if queue not in self._stages:
+            application = self._application
+            stage = application.classification() if queue == CLASSIFY else application.delivery()
+            self._stages[queue] = stage.run_one
+        return self._stages[queue]
+
+
+def register(application: Application) -> Celery:
+    """Give the Celery application its tasks."""
+    runner = TaskRunner(application)
+    celery = application.broker.celery
+
+    @celery.task(name=task_name(CLASSIFY))  # type: ignore[untyped-decorator]
+    def classify() -> None:
+        runner.run(CLASSIFY)
+
+    @celery.task(name=task_name(DELIVER))  # type: ignore[untyped-decorator]
+    def deliver() -> None:
+        runner.run(DELIVER)
+
+    signals.worker_process_init.connect(runner.start_process, weak=False)
+    return celery
+
+
+def run_worker(application: Application, queues: Sequence[str], ready: Callable[[], None]) -> int:
+    """Serve the queues with one process until SIGTERM; return the exit code."""
+    application.broker.prepare()
+    celery = register(application)
+
+    def on_ready(**_signal: Any) -> None:
+        ready()
+
+    signals.worker_ready.connect(on_ready, weak=False)
+    # Our own logging stands; Celery would put its handlers over it.
+    signals.setup_logging.connect(lambda **_signal: None, weak=False)
+    worker = celery.Worker(
+        pool="prefork",
+        concurrency=1,
+        queues=list(queues),
+        hostname=f"{'-'.join(queues)}-{uuid.uuid4().hex[:8]}@%h",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
