@@ -11,6 +11,8 @@ GAS_HU = -965
 # Walls of honeycombs and vessels up to this width belong to the lung that surrounds them.
 WALL_MM = 4.0
 MIN_COMPONENT_MM2 = 250.0
+# A hole of this part of the lungs or more is an organ.
+_ORGAN = 0.08
 # Finding components needs no finer grid than this.
 GRID = 256
 
@@ -24,23 +26,20 @@ def lung_mask(hu: NDArray[np.int16], pixel_spacing: tuple[float, float]) -> NDAr
     small = block_mean(hu, factor)
     row_mm, column_mm = pixel_spacing[0] * factor, pixel_spacing[1] * factor
     body = _body(small)
-    if not body.any():
-        return np.zeros(hu.shape, dtype=bool)
     air = (small < TISSUE_HU) & body
-    wall = max(1, round(WALL_MM / min(row_mm, column_mm)))
-    closed = ndimage.binary_closing(air, iterations=wall) & body
-    labels, count = ndimage.label(closed)
-    if not count:
-        return np.zeros(hu.shape, dtype=bool)
-    indices = np.arange(1, count + 1)
-    area = ndimage.sum_labels(closed, labels, indices) * row_mm * column_mm
-    middle = ndimage.median(small, np.where(air, labels, 0), indices)
-    keep = (area >= MIN_COMPONENT_MM2) & (np.nan_to_num(middle, nan=0.0) > GAS_HU)
-    lungs = ndimage.binary_fill_holes(np.isin(labels, indices[keep]), structure=None) if keep.any() else None
-    if lungs is None:
-        return np.zeros(hu.shape, dtype=bool)
-    full = np.repeat(np.repeat(_small_holes_only(lungs, labels, keep), factor, axis=0), factor, axis=1)
-    return _fit(full, hu.shape)
+    reach = 2 * max(1, round(WALL_MM / min(row_mm, column_mm))) + 1
+    closed = ndimage.minimum_filter(ndimage.maximum_filter(air.view(np.uint8), reach), reach).astype(bool) & body
+    labels, _count = ndimage.label(closed)
+    lungs = np.zeros(small.shape, dtype=bool)
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        component = labels[window] == number
+        if component.sum() * row_mm * column_mm < MIN_COMPONENT_MM2:
+            continue
+        if np.median(small[window][component & air[window]]) > GAS_HU:
+            lungs[window] |= component
+    lungs |= _small_holes(lungs)
+    full = np.repeat(np.repeat(lungs, factor, axis=0), factor, axis=1)
+    return full[: hu.shape[0], : hu.shape[1]]
 
 
 def lung_fraction(mask: NDArray[np.bool_], pixel_spacing: tuple[float, float]) -> float:
@@ -53,9 +52,13 @@ def block_mean(hu: NDArray[np.int16], factor: int) -> NDArray[np.float32]:
     if factor == 1:
         return hu.astype(np.float32)
     rows, columns = (-(-size // factor) * factor for size in hu.shape)
-    padded = np.pad(hu, ((0, rows - hu.shape[0]), (0, columns - hu.shape[1])), mode="edge")
-    blocks = padded.reshape(rows // factor, factor, columns // factor, factor)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    if (rows, columns) != hu.shape:
+        hu = np.pad(hu, ((0, rows - hu.shape[0]), (0, columns - hu.shape[1])), mode="edge")
+    total = np.zeros((rows // factor, columns // factor), dtype=np.int32)
+    for row in range(factor):
+        for column in range(factor):
+            total += hu[row::factor, column::factor]
+    return (total / np.float32(factor**2)).astype(np.float32)
 
 
 def _body(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -65,22 +68,27 @@ def _body(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.zeros(hu.shape, dtype=bool)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()), dtype=bool)
+    body = labels == sizes.argmax()
+    return body | _enclosed(body)[0].astype(bool)
 
 
-def _small_holes_only(
-    filled: NDArray[np.bool_], labels: NDArray[np.int32], keep: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Fill vessels, but not a heart that thin lung encloses: holes stay where they are as large as an organ."""
-    lungs = np.isin(labels, np.flatnonzero(keep) + 1)
-    holes, count = ndimage.label(filled & ~lungs)
-    if not count:
-        return lungs
-    sizes = np.bincount(holes.ravel())
-    small = sizes < filled.sum() * 0.08
+def _small_holes(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Vessels, but not a heart that thin lung encloses: what is as large as an organ stays out."""
+    holes, sizes = _enclosed(lungs)
+    small = sizes < lungs.sum() * _ORGAN
     small[0] = False
-    return lungs | small[holes]
+    return np.asarray(small[holes], dtype=bool)
 
 
-def _fit(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    return mask[: shape[0], : shape[1]]
+def _enclosed(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Label what the mask encloses; return the labels, 0 elsewhere, and the size of each.
+
+    As `ndimage.binary_fill_holes`, which grows the outside step by step and takes six times as long.
+    """
+    labels, _count = ndimage.label(~mask)
+    outside = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    sizes = np.bincount(labels.ravel())
+    keep = np.ones(len(sizes), dtype=bool)
+    keep[outside] = False
+    keep[0] = False
+    return np.where(keep[labels], labels, 0), sizes

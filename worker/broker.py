@@ -80,7 +80,8 @@ class Broker:
                 connection.ensure_connection(max_retries=1, timeout=5)
                 channel = connection.default_channel
                 self.celery.amqp.queues[queue].bind(channel).declare()
-                waiting = channel.queue_declare(queue, passive=True).message_count
+                # Not passive: on Redis an empty queue does not exist.
+                waiting = channel.queue_declare(queue, durable=True, auto_delete=False).message_count
                 for _ in range(min(messages, max(0, ENOUGH_MESSAGES - waiting))):
                     self.celery.send_task(
                         task_name(queue), queue=queue, connection=connection, retry=False, expires=_MESSAGE_SECONDS

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from worker.application import Application
 from worker.broker import CLASSIFY, DELIVER, task_name
@@ -79,11 +81,13 @@ def run_worker(application: Application, queues: Sequence[str], ready: Callable[
     signals.worker_ready.connect(on_ready, weak=False)
     # Our own logging stands; Celery would put its handlers over it.
     signals.setup_logging.connect(lambda **_signal: None, weak=False)
+    # Celery warns of root because of pickle; ours takes JSON only, and the units and images that we ship are not root.
+    warnings.filterwarnings("ignore", message=".*superuser privileges", category=SecurityWarning)
     worker = celery.Worker(
         pool="prefork",
         concurrency=1,
         queues=list(queues),
-        hostname=f"{'-'.join(queues)}-{uuid.uuid4().hex[:8]}@%h",
+        hostname=f"{'-'.join(queues)}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -1,0 +1,107 @@
+"""An installation for end-to-end tests: settings, processes, and its command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.servers import free_port, wait_for
+
+
+class Installation:
+    """`reticula` with a data folder of its own."""
+
+    def __init__(self, folder: Path, extra: str = "", **environment: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.data = folder / "data"
+        self.config = folder / "reticula.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write(extra)
+        self.environment = {**os.environ, "RETICULA_CONFIG": str(self.config), **environment}
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def write(self, extra: str) -> None:
+        tables = f'data_dir = "{self.data}"\n[listener]\nport = {self.port}\nquiet_seconds = 1.5\n'
+        scalars, _, rest = extra.partition("\n[")
+        self.config.write_text(f"{scalars}\n{tables}\n{'[' + rest if rest else ''}\n", encoding="utf-8")
+
+    def run(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "worker.main", *arguments],
+            capture_output=True, text=True, env=self.environment, cwd=self.folder, timeout=180, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command with --json and return what it says."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a long-running command and wait until it says that it is ready."""
+        log = (self.folder / f"{arguments[0]}.log").open("a")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker.main", *arguments],
+                stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment, cwd=self.folder,
+            )  # fmt: skip
+        self.processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.strip() == "ready", f"{arguments} said {line!r}:\n{self.log(arguments[0])[-3000:]}"
+        return process
+
+    def stop(self, process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGTERM) -> int:
+        """End a process and return its exit code."""
+        process.send_signal(number)
+        code = process.wait(60)
+        if process.stdout is not None:
+            process.stdout.close()
+        self.processes.remove(process)
+        return code
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for process in list(self.processes):
+            self.stop(process)
+
+    def log(self, command: str) -> str:
+        """Return what a command logged."""
+        file = self.folder / f"{command}.log"
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+    def exams(self) -> dict[str, dict[str, Any]]:
+        """Return the exams by series UID."""
+        return {exam["series_uid"]: exam for exam in self.json("exams", "list")}
+
+    def wait_for_state(self, series_uid: str, *states: str, revision: int = 1, seconds: float = 90) -> dict[str, Any]:
+        """Wait until a series stands in one of the states and return it."""
+        seen: dict[str, Any] = {}
+
+        def reached() -> bool:
+            seen.update(self.exams().get(series_uid, {}))
+            return seen.get("state") in states and seen.get("revision") == revision
+
+        try:
+            wait_for(reached, f"{series_uid} {states}", seconds)
+        except AssertionError as error:
+            logs = "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in self.folder.glob("*.log"))
+            raise AssertionError(f"{error}; it is {seen}\n{logs}") from None
+        return seen
+
+
+def send(
+    storescu: str, port: int, *paths: Path, called: str = "RETICULA", calling: str = "MODALITY", options: tuple[str, ...] = ()
+) -> "subprocess.CompletedProcess[str]":
+    """Send files or folders with DCMTK's storescu."""
+    folders = any(path.is_dir() for path in paths)
+    return subprocess.run(
+        [storescu, "-R", *(["+sd"] if folders else []), *options, "-aet", calling, "-aec", called, "127.0.0.1", str(port),
+         *map(str, paths)],
+        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "TCP_NODELAY": "1"},
+    )  # fmt: skip

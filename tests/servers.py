@@ -1,0 +1,183 @@
+"""Real servers for tests, each on a free port of 127.0.0.1, ended by process id."""
+
+import glob
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+START_SECONDS = 40
+
+
+def need(program: str, package: str) -> str:
+    """Return the path of a program, or skip the test and say what to install."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is missing: apt-get install {package}")
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:
+    """Wait until a condition holds and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come within {seconds:.0f} s")
+
+
+class Server:
+    """A child process with a port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: Sequence[str], **options: Any) -> None:
+        log = (self.folder / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **options)
+        wait_for(self.answers, f"{type(self).__name__} on {self.port}")
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+
+class Redis(Server):
+    """redis-server without persistence."""
+
+    def start(self) -> None:
+        program = need("redis-server", "redis-server")
+        self.run([program, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self.folder)])
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class Postgres(Server):
+    """A cluster of its own; as root it runs as the user postgres, since it refuses to run as root."""
+
+    def start(self) -> None:
+        binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+        if not binaries:
+            pytest.skip("PostgreSQL's initdb is missing: apt-get install postgresql")
+        binary = Path(binaries[-1]).parent
+        as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("postgres")
+            # pytest's folders are for their owner alone.
+            self.folder = Path("/tmp") / f"reticula-postgres-{uuid.uuid4().hex[:8]}"
+            self.folder.mkdir(mode=0o755)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        data = self.folder / "data"
+        subprocess.run(
+            [binary / "initdb", "-D", data, "-U", "reticula", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            check=True, capture_output=True, cwd=self.folder, **as_user,
+        )  # fmt: skip
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
+        self.run([str(binary / "postgres"), "-D", str(data), "-p", str(self.port), *options], cwd=self.folder, **as_user)
+
+    def answers(self) -> bool:
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def new_database(self) -> str:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with self._connect() as connection:
+            connection.autocommit = True
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        return f"postgresql+psycopg://reticula@127.0.0.1:{self.port}/{name}"
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        super().stop(number)
+        if os.geteuid() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        return psycopg.connect(host="127.0.0.1", port=self.port, user="reticula", dbname="postgres", connect_timeout=5)
+
+
+class Orthanc(Server):
+    """Orthanc with its DICOMweb plugin."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.http = free_port()
+
+    def start(self) -> None:
+        program = need("Orthanc", "orthanc")
+        plugins = glob.glob("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+        if not plugins:
+            pytest.skip("Orthanc's DICOMweb plugin is missing: apt-get install orthanc-dicomweb")
+        configuration = {
+            "Name": "PACS",
+            "DicomAet": "ORTHANC",
+            "DicomCheckCalledAet": True,
+            "DicomPort": self.port,
+            "HttpPort": self.http,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "StorageDirectory": str(self.folder / "storage"),
+            "IndexDirectory": str(self.folder / "storage"),
+            "Plugins": plugins,
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "TcpNoDelay": True,
+        }
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(configuration))
+        self.run([program, str(file)])
+
+    def answers(self) -> bool:
+        try:
+            return requests.get(f"http://127.0.0.1:{self.http}/system", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    @property
+    def dicomweb(self) -> str:
+        return f"http://127.0.0.1:{self.http}/dicom-web"
+
+    def get(self, path: str, **parameters: str) -> Any:
+        answer = requests.get(f"http://127.0.0.1:{self.http}{path}", params=parameters, timeout=20)
+        answer.raise_for_status()
+        return answer.json()
+
+    def content(self, path: str) -> bytes:
+        answer = requests.get(f"http://127.0.0.1:{self.http}{path}", timeout=20)
+        answer.raise_for_status()
+        return answer.content
