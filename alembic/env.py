@@ -1,7 +1,6 @@
 """Runs the revisions over the connection that the caller hands in."""
 
 from alembic import context
-
 from worker.tables import Base
 
 connection = context.config.attributes["connection"]

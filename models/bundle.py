@@ -129,7 +129,9 @@ def _description(content: Mapping[str, Any]) -> Description:
     classes = tuple(ModelClass(item["name"], Code(**item["code"])) for item in content["classes"])
     if len(classes) < 2 or len({known.name for known in classes}) < len(classes):
         raise ValueError("at least two classes with different names are needed")
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in content["preprocessing"].items()}
+    lists: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content["preprocessing"].items()
+    }
     return Description(
         name=str(content["name"]),
         version=str(content["version"]),

@@ -69,7 +69,7 @@ def _body(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     body = labels == sizes.argmax()
-    return body | _enclosed(body)[0].astype(bool)
+    return np.asarray(body | (_enclosed(body)[0] > 0), dtype=bool)
 
 
 def _small_holes(lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 INDETERMINATE = "indeterminate"
 
@@ -32,7 +33,7 @@ class ExamVerdict:
     reason: str = ""
 
 
-def decide(classes: Sequence[str], slices: np.ndarray, point: OperatingPoint) -> ExamVerdict:  # type: ignore[type-arg]
+def decide(classes: Sequence[str], slices: NDArray[np.float64], point: OperatingPoint) -> ExamVerdict:
     """Return the verdict for slice probabilities of shape (slices, classes), at least one slice.
 
     `called` counts the slices by their most probable class.

@@ -29,7 +29,7 @@ class Archive:
 
     def reports(self, study_uid: str) -> list[tuple[Path, Dataset]]:
         """Return the structured reports of a study with their files, the oldest first."""
-        found = []
+        found: list[tuple[Path, Dataset]] = []
         for path in sorted((self.folder / study_uid).glob("*/*.dcm"), key=lambda path: path.stat().st_mtime):
             dataset = dcmread(path)
             if UID(dataset.SOPClassUID) in SR_CLASSES:

@@ -28,7 +28,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AE, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
@@ -84,7 +84,14 @@ class Listener:
     """A running service. With no peers any AE title may connect, but from this machine only."""
 
     def __init__(
-        self, store: InstanceStore, *, ae_title: str, host: str, port: int, peers: Sequence[Peer] = (), associations: int = 32
+        self,
+        store: InstanceStore,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        peers: Sequence[Peer] = (),
+        associations: int = 32,
     ) -> None:
         self._store = store
         self._peers = frozenset((peer.ae_title, peer.address) for peer in peers)
@@ -113,11 +120,15 @@ class Listener:
         handlers = [(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)]
         try:
             self._server = self._entity.start_server(
-                self._address, block=False, evt_handlers=handlers  # type: ignore[arg-type]
+                self._address,
+                block=False,
+                evt_handlers=handlers,  # type: ignore[arg-type]
             )
         except OSError as error:
             host, port = self._address
-            raise ListenError(f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one.") from error
+            raise ListenError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one."
+            ) from error
 
     def stop(self, grace_seconds: float = 0) -> None:
         """Take no more associations; give those that are open so long to end by themselves, then abort them."""
@@ -134,9 +145,13 @@ class Listener:
 
     def _on_requested(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        calling = str(requestor.primitive.calling_ae_title).strip()
-        if self._may_connect(calling, str(requestor.address)):
-            return
+        calling = "?"
+        try:
+            calling = str(requestor.primitive.calling_ae_title).strip()
+            if self._may_connect(calling, str(requestor.address)):
+                return
+        except Exception:  # pynetdicom logs what a handler raises and goes on: that would let anybody in
+            logger.exception("The request for an association cannot be judged.")
         logger.warning("Association of %s from %s rejected: not among the peers.", calling, requestor.address)
         event.assoc.acse.send_reject(*_NOT_A_PEER)
         event.assoc.kill()
@@ -174,9 +189,7 @@ def _read(event: Any, calling: str, called: str) -> ReceivedInstance:
     meta: FileMetaDataset = event.file_meta
     meta.SourceApplicationEntityTitle = calling[:16]
     meta.ReceivingApplicationEntityTitle = called[:16]
-    encoded = b"".join(
-        (b"\0" * 128, b"DICM", encode_file_meta(meta), event.encoded_dataset(include_meta=False))
-    )
+    encoded = b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), event.encoded_dataset(include_meta=False)))
     try:
         dataset = dcmread(BytesIO(encoded), stop_before_pixels=True, specific_tags=list(_IDENTIFYING))
         uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}

@@ -4,18 +4,24 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.utils import pixel_array
 
+from pacs import jpeg_extended
 from pacs.errors import Unreadable
 from pacs.series import SourceSlice
 
+jpeg_extended.register()
+
 # What lies outside the reconstructed circle counts as air.
 PADDING_HU = -1024
+# `US` is unspecified, as GDCM writes it when it transcodes: in a CT image that is HU (PS3.3 C.8.2.1.1.3).
+_HOUNSFIELD = frozenset({"HU", "HU_MOD", "US"})
 MAX_PIXELS = 4096 * 4096
 
 
@@ -36,22 +42,33 @@ def hounsfield(source: SourceSlice) -> NDArray[np.int16]:
     """
     if not 0 < source.rows * source.columns <= MAX_PIXELS:
         raise Unreadable(f"{source.rows}×{source.columns} pixels are outside what is decoded.")
+    rescale = source.rescale
+    if rescale is None or rescale.slope == 0:
+        raise Unreadable("Rescale slope and intercept are missing or useless: no Hounsfield units.")
+    if rescale.unit not in _HOUNSFIELD:
+        raise Unreadable(f"The rescale gives {rescale.unit}, not Hounsfield units.")
     try:
-        dataset = dcmread(source.path)
-        index = None if source.frame is None else source.frame - 1
-        stored = pixel_array(dataset, index=index)
+        stored = _stored(source)
     except Exception as error:  # the decoders raise whatever they like on corrupt data
         raise Unreadable(f"The pixels cannot be decoded: {error}") from error
     if stored.shape != (source.rows, source.columns):
         raise Unreadable(f"The pixels have the shape {stored.shape}, the header says otherwise.")
-    slope, intercept = _rescale(dataset, source.frame)
-    hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    hu = np.clip(np.rint(hu, out=hu), -32768, 32767, out=hu)
-    padding = _padding(dataset, stored)
-    result = hu.astype(np.int16)
-    if padding is not None:
-        result[padding] = PADDING_HU
+    hu = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)
+    result = np.clip(np.rint(hu, out=hu), -32768, 32767, out=hu).astype(np.int16)
+    if source.padding is not None:
+        low, high = source.padding
+        result[(stored >= low) & (stored <= high)] = PADDING_HU
     return result
+
+
+def _stored(source: SourceSlice) -> NDArray[Any]:
+    """Return the stored values of a slice; of a multi-frame instance this frame only is read."""
+    if source.frame is None:
+        return pixel_array(dcmread(source.path))
+    index = source.frame - 1
+    if read_file_meta_info(source.path).TransferSyntaxUID.is_deflated:
+        return pixel_array(dcmread(source.path), index=index)
+    return pixel_array(source.path, index=index)
 
 
 def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) -> Iterator[Decoded]:
@@ -78,35 +95,3 @@ def _decode(source: SourceSlice) -> Decoded:
         return Decoded(source, hounsfield(source))
     except Unreadable as error:
         return Decoded(source, None, str(error))
-
-
-def _rescale(dataset: Dataset, frame: int | None) -> tuple[float, float]:
-    holder = dataset if frame is None else _transformation(dataset, frame)
-    if holder.get("RescaleType", "HU") not in ("HU", "HU_MOD", "", None):
-        raise Unreadable(f"The rescale gives {holder.RescaleType}, not Hounsfield units.")
-    try:
-        slope, intercept = float(holder.RescaleSlope), float(holder.RescaleIntercept)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Unreadable("Rescale slope and intercept are missing: no Hounsfield units.") from error
-    if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
-        raise Unreadable(f"Rescale slope {slope} and intercept {intercept} give no Hounsfield units.")
-    return slope, intercept
-
-
-def _transformation(dataset: Dataset, frame: int) -> Dataset:
-    """The Pixel Value Transformation macro (PS3.3 C.7.6.16.2.9) of a frame, its own or the shared one."""
-    for groups in (dataset.PerFrameFunctionalGroupsSequence[frame - 1], *dataset.SharedFunctionalGroupsSequence):
-        if groups.get("PixelValueTransformationSequence"):
-            return groups.PixelValueTransformationSequence[0]  # type: ignore[no-any-return]
-    raise Unreadable("The frame has no pixel value transformation: no Hounsfield units.")
-
-
-def _padding(dataset: Dataset, stored: np.ndarray) -> NDArray[np.bool_] | None:  # type: ignore[type-arg]
-    """Where padding stands (PS3.3 C.7.5.1.1.2), or None where the header names none."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(value), int(value if limit is None else limit)))
-    mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
-    return mask

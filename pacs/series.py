@@ -3,19 +3,19 @@
 Reading and choosing go by header alone; whether lungs are in it is seen later, from the pixels.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pydicom.valuerep import validate_value
-from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
 from pacs.errors import Rejected, Unreadable
 
@@ -39,6 +39,8 @@ _PAGES = frozenset({"DOSE_INFO", "DOSE INFO", "SCREEN SAVE", "SCREENSAVE", "REPO
 
 AXIAL_COSINE = 0.9  # |normal · z|: a gantry tilted by up to 25° still counts as axial
 _SAME_POSITION_MM = 0.01
+_INTEGER = re.compile(r"[+-]?\d{1,12}")
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,16 @@ class Patient:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What must agree within a study: number and its issuer, or the name where there is no number."""
+        """Number, or the name where there is no number; empty where the header tells neither."""
         if self.patient_id:
-            return self.patient_id, self.issuer
+            return self.patient_id, ""
         return "", self.name.replace("^", " ").strip().casefold()
+
+    def is_same_as(self, other: "Patient") -> bool:
+        """Whether two headers can mean one patient: issuers of numbers count where both are named."""
+        if self.identity != other.identity:
+            return False
+        return not (self.issuer and other.issuer) or self.issuer == other.issuer
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,21 @@ class SeriesHeader:
 
 
 @dataclass(frozen=True)
+class Rescale:
+    """From stored values to units: value × slope + intercept, in `unit` (HU where the header names none)."""
+
+    slope: float
+    intercept: float
+    unit: str
+
+
+@dataclass(frozen=True)
 class SourceSlice:
     """One image: an instance, or a frame of an Enhanced CT.
 
     frame: 1 for the first frame, None for a single-frame instance.
     position, orientation: PS3.3 C.7.6.2, in mm and as cosines; position_mm lies along the normal.
-    pixel_spacing: (between rows, between columns) in mm.
+    pixel_spacing: (between rows, between columns) in mm. padding: (lowest, highest) stored value outside the image.
     """
 
     path: Path
@@ -108,6 +125,8 @@ class SourceSlice:
     thickness: float | None
     rows: int
     columns: int
+    rescale: "Rescale | None" = None
+    padding: tuple[int, int] | None = None
 
     @property
     def normal(self) -> tuple[float, float, float] | None:
@@ -119,10 +138,11 @@ class SourceSlice:
 
     @property
     def position_mm(self) -> float | None:
-        """Distance along the normal from the origin of the frame of reference."""
+        """Distance from the origin of the frame of reference along the normal, from foot to head."""
         if self.normal is None or self.position is None:
             return None
-        return float(np.dot(self.normal, self.position))
+        distance = float(np.dot(self.normal, self.position))
+        return -distance if self.normal[2] < 0 else distance
 
 
 @dataclass(frozen=True)
@@ -154,23 +174,26 @@ def read_series(paths: Iterable[Path]) -> Series:
     for path in paths:
         try:
             dataset = dcmread(path, stop_before_pixels=True)
-            header, images = read_header(dataset), read_slices(dataset, path)
-        except (InvalidDicomError, BytesLengthException, Unreadable, OSError, ValueError, EOFError) as error:
+            header, images = read_header(dataset, context=not headers), read_slices(dataset, path)
+        except Exception as error:  # pydicom raises whatever it likes on corrupt data
             unreadable.append((path, str(error)))
             continue
         headers.append(header)
         slices.extend(images)
     if not headers:
         raise Rejected("unreadable", "No instance of this series could be read.")
-    if len({header.patient.identity for header in headers}) > 1:
+    if not all(header.patient.is_same_as(headers[0].patient) for header in headers):
         raise Rejected("mixed_patients", "The instances of this series name more than one patient.")
     if len({(header.study_uid, header.series_uid) for header in headers}) > 1:
         raise Rejected("mixed_series", "The instances belong to more than one series or study.")
     return Series(headers[0], tuple(slices), tuple(unreadable))
 
 
-def read_header(dataset: Dataset) -> SeriesHeader:
-    """Read what the instances of a series share. Raises Unreadable without study or series UID."""
+def read_header(dataset: Dataset, *, context: bool = True) -> SeriesHeader:
+    """Read what the instances of a series share. Raises Unreadable without study or series UID.
+
+    `context` takes time; of a series one header with it is enough.
+    """
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not text(dataset, keyword):
             raise Unreadable(f"The dataset has no {keyword}.")
@@ -198,7 +221,7 @@ def read_header(dataset: Dataset) -> SeriesHeader:
         kernel=text(dataset, "ConvolutionKernel"),
         timezone=text(dataset, "TimezoneOffsetFromUTC"),
         priority=text(dataset, "RequestedProcedurePriority"),
-        context=_context(dataset),
+        context=_context(dataset) if context else "{}",
     )
 
 
@@ -227,6 +250,8 @@ def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
                 thickness=thickness[0] if thickness else None,
                 rows=_integer(dataset, "Rows") or 0,
                 columns=_integer(dataset, "Columns") or 0,
+                rescale=_rescale(groups),
+                padding=_padding(dataset),
             )
         )
     return slices
@@ -254,8 +279,6 @@ def select(series: Series, *, min_slices: int) -> Selection:
     normal = slices[0].normal
     if normal is None or abs(normal[2]) < AXIAL_COSINE:
         raise Rejected("not_axial", "The images are not axial.")
-    if normal[2] < 0:
-        slices = [replace(image, orientation=_turned(image.orientation)) for image in slices]
     ordered = _one_each_position(slices, notes)
     if len(ordered) < min_slices:
         raise Rejected("too_few_slices", f"The series has {len(ordered)} slices; at least {min_slices} are needed.")
@@ -266,13 +289,14 @@ def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as text without padding; empty where it is absent or unreadable."""
     try:
         value = dataset.get(keyword)
-    except (ValueError, TypeError, NotImplementedError, BytesLengthException):
+        if value is None:
+            return ""
+        parts = value if isinstance(value, MultiValue) else [value]
+        joined = "\\".join(str(part).strip() for part in parts)
+    except Exception:  # pydicom decodes here, and raises whatever it likes on what it cannot decode
         return ""
-    if value is None:
-        return ""
-    if isinstance(value, MultiValue):
-        return "\\".join(str(item).strip() for item in value)
-    return str(value).strip(" \0")
+    # Neither NUL nor half a surrogate pair can be stored or sent on.
+    return joined.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
 
 
 def _context(dataset: Dataset) -> str:
@@ -284,10 +308,10 @@ def _context(dataset: Dataset) -> str:
             if element.VR != "SQ":
                 for value in element.value if element.VM > 1 else [element.value]:
                     validate_value(element.VR, value, config.RAISE)
-            kept.add(element)
-            kept.to_json()
-        except Exception:  # a value that pydicom cannot read or write raises whatever it likes
-            kept.pop(keyword, None)
+            element.to_json_dict(None, 0)
+        except Exception:  # absent, or a value that pydicom cannot read or write
+            continue
+        kept.add(element)
     return kept.to_json()
 
 
@@ -315,7 +339,7 @@ def _find(groups: Sequence[Dataset], *keywords: str) -> Any:
         for group in groups:
             try:
                 value = group.get(keyword)
-            except (ValueError, TypeError, BytesLengthException):
+            except Exception:
                 continue
             if value is not None and value != "":
                 return value
@@ -331,11 +355,27 @@ def _floats(value: Any, count: int) -> tuple[float, ...] | None:
     return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
 
 
-def _integer(dataset: Dataset, keyword: str) -> int | None:
-    try:
-        return int(text(dataset, keyword))
-    except ValueError:
+def _rescale(groups: Sequence[Dataset]) -> Rescale | None:
+    slope, intercept = (
+        _floats(_find(groups, "RescaleSlope"), 1),
+        _floats(_find(groups, "RescaleIntercept"), 1),
+    )
+    if slope is None or intercept is None:
         return None
+    return Rescale(slope[0], intercept[0], str(_find(groups, "RescaleType") or "HU").strip())
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """Padding value and range limit (PS3.3 C.7.5.1.1.2)."""
+    value, limit = _integer(dataset, "PixelPaddingValue"), _integer(dataset, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    return min(value, value if limit is None else limit), max(value, value if limit is None else limit)
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
+    value = text(dataset, keyword)
+    return int(value) if _INTEGER.fullmatch(value) else None
 
 
 def _image_type(value: Any) -> tuple[str, ...]:
@@ -354,11 +394,6 @@ def _without(
     return kept
 
 
-def _turned(orientation: Any) -> Any:
-    """The same plane with its normal to the head, so that positions grow from foot to head."""
-    return (*orientation[3:], *orientation[:3])
-
-
 def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
     acquisitions = Counter(image.acquisition_number for image in slices)
 
@@ -367,7 +402,10 @@ def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[Sour
         return image.position_mm or 0.0, -acquisitions[image.acquisition_number], number, image.sop_uid
 
     kept: list[SourceSlice] = []
-    for image in sorted(slices, key=lambda image: (round((image.position_mm or 0.0) / _SAME_POSITION_MM), *preference(image)[1:])):
+    for image in sorted(
+        slices,
+        key=lambda image: (round((image.position_mm or 0.0) / _SAME_POSITION_MM), *preference(image)[1:]),
+    ):
         if kept and abs((image.position_mm or 0.0) - (kept[-1].position_mm or 0.0)) < _SAME_POSITION_MM:
             continue
         kept.append(image)
@@ -378,4 +416,4 @@ def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[Sour
 
 def is_uid(value: str) -> bool:
     """Whether the value is a valid UID (PS3.5 chapter 9), and so safe as the name of a file."""
-    return 0 < len(value) <= 64 and UID(value).is_valid
+    return 0 < len(value) <= 64 and _UID.fullmatch(value) is not None

@@ -3,12 +3,13 @@
     incoming/                              being written
     series/<study UID>/<series UID>/       CT, one file an instance: what exams are assembled from
     aside/<day>/                           other classes (SR, SC…), with their own retention
-    conflicts/<series UID>/                an instance UID that came again with other content
+    conflicts/<day>/                       an instance UID that came again with other content, with that retention too
 
 File names are UIDs that were checked. Who sent an instance stands in its file meta information.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -82,11 +83,13 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # Folders whose names are known to be durable, those of their parents too.
+        self._durable: set[Path] = set()
 
     def prepare(self) -> None:
         """Make the folders and remove what a dead process left half written."""
         for name in ("incoming", "series", "aside", "conflicts"):
-            _make_folder(self.root / name)
+            self._make_folder(self.root / name)
         for path in (self.root / "incoming").iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
@@ -105,14 +108,14 @@ class Spool:
         temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
             _write_synced(temporary, instance.content)
-            if _name(temporary, folder / name):
+            if self._name(temporary, folder / name):
                 return outcome
             if _same_dataset(folder / name, instance.content):
                 _sync_folder(folder)  # whoever wrote it may not have come that far yet
                 return Stored.DUPLICATE
-            if outcome is Stored.NEW:
-                folder = self.root / "conflicts" / instance.series_uid
-            _name(temporary, folder / f"{instance.sop_uid}.{uuid.uuid4().hex}.dcm")
+            content = hashlib.sha256(_dataset(instance.content)).hexdigest()
+            day = datetime.now(UTC).strftime("%Y%m%d")
+            self._name(temporary, self.root / "conflicts" / day / f"{instance.sop_uid}.{content[:32]}.dcm")
             return Stored.CONFLICT
         finally:
             temporary.unlink(missing_ok=True)
@@ -136,12 +139,39 @@ class Spool:
         return sorted(found, key=lambda instance: (instance.arrived, instance.sop_uid))
 
     def expire_aside(self, days: int, today: date) -> int:
-        """Remove what was laid aside more than `days` days ago; return the number of days removed."""
+        """Remove what was laid aside or in conflict more than `days` days ago; return the number of folders removed."""
         oldest = (today - timedelta(days=days)).strftime("%Y%m%d")
-        expired = [folder for folder in _folders(self.root / "aside") if folder.name < oldest]
+        folders = [*_folders(self.root / "aside"), *_folders(self.root / "conflicts")]
+        expired = [folder for folder in folders if folder.name < oldest]
         for folder in expired:
             shutil.rmtree(folder)
         return len(expired)
+
+    def _name(self, temporary: Path, path: Path) -> bool:
+        """Give the file its name, durably; False where it is taken. A link, unlike a rename, never overwrites."""
+        for last in (False, True):
+            self._make_folder(path.parent)
+            try:
+                path.hardlink_to(temporary)
+                break
+            except FileExistsError:
+                return False
+            except FileNotFoundError:  # the empty folder was tidied away in between
+                self._durable.clear()
+                if last:
+                    raise
+        _sync_folder(path.parent)
+        return True
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and its parents. Another process may have made it and not yet synced its name: sync it too."""
+        if folder in self._durable:
+            return
+        if folder != self.root:
+            self._make_folder(folder.parent)
+        folder.mkdir(mode=0o750, parents=folder == self.root, exist_ok=True)
+        _sync_folder(folder.parent)
+        self._durable.add(folder)
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -162,31 +192,6 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _name(temporary: Path, path: Path) -> bool:
-    """Give the file its name, durably; False where the name is taken. A link, unlike a rename, never overwrites."""
-    for last in (False, True):
-        _make_folder(path.parent)
-        try:
-            path.hardlink_to(temporary)
-            break
-        except FileExistsError:
-            return False
-        except FileNotFoundError:  # the empty folder was tidied away in between
-            if last:
-                raise
-    _sync_folder(path.parent)
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable before the next."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o750, exist_ok=True)
-    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from tests.servers import free_port, wait_for
+from worker.database import Database
+from worker.listing import list_exams
 
 
 class Installation:
@@ -23,6 +26,8 @@ class Installation:
         self.write(extra)
         self.environment = {**os.environ, "RETICULA_CONFIG": str(self.config), **environment}
         self.processes: list[subprocess.Popen[str]] = []
+        url = tomllib.loads(self.config.read_text(encoding="utf-8")).get("database_url")
+        self._database = Database(url or f"sqlite:///{self.data / 'reticula.sqlite3'}")
 
     def write(self, extra: str) -> None:
         tables = f'data_dir = "{self.data}"\n[listener]\nport = {self.port}\nquiet_seconds = 1.5\n'
@@ -69,6 +74,7 @@ class Installation:
         """End whatever still runs."""
         for process in list(self.processes):
             self.stop(process)
+        self._database.dispose()
 
     def log(self, command: str) -> str:
         """Return what a command logged."""
@@ -76,8 +82,9 @@ class Installation:
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
     def exams(self) -> dict[str, dict[str, Any]]:
-        """Return the exams by series UID."""
-        return {exam["series_uid"]: exam for exam in self.json("exams", "list")}
+        """Return the exams by series UID, read from the database: it is asked often, and a process costs time."""
+        with self._database.read() as session:
+            return {exam["series_uid"]: exam for exam in list_exams(session)}
 
     def wait_for_state(self, series_uid: str, *states: str, revision: int = 1, seconds: float = 90) -> dict[str, Any]:
         """Wait until a series stands in one of the states and return it."""
@@ -90,18 +97,24 @@ class Installation:
         try:
             wait_for(reached, f"{series_uid} {states}", seconds)
         except AssertionError as error:
-            logs = "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in self.folder.glob("*.log"))
+            files = sorted(self.folder.glob("*.log"))
+            logs = "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in files)
             raise AssertionError(f"{error}; it is {seen}\n{logs}") from None
         return seen
 
 
 def send(
-    storescu: str, port: int, *paths: Path, called: str = "RETICULA", calling: str = "MODALITY", options: tuple[str, ...] = ()
+    storescu: str,
+    port: int,
+    *paths: Path,
+    called: str = "RETICULA",
+    calling: str = "MODALITY",
+    options: tuple[str, ...] = (),
 ) -> "subprocess.CompletedProcess[str]":
     """Send files or folders with DCMTK's storescu."""
     folders = any(path.is_dir() for path in paths)
     return subprocess.run(
-        [storescu, "-R", *(["+sd"] if folders else []), *options, "-aet", calling, "-aec", called, "127.0.0.1", str(port),
-         *map(str, paths)],
+        [storescu, "-R", *(["+sd"] if folders else []), *options, "-aet", calling, "-aec", called, "127.0.0.1",
+         str(port), *map(str, paths)],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "TCP_NODELAY": "1"},
     )  # fmt: skip

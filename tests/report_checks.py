@@ -17,7 +17,9 @@ def check_with_tools(report: Path, sources: Sequence[Path]) -> None:
     """Assert that no tool finds a fault in a report, alone and beside its images."""
     verified = _run([need("dciodvfy", "dicom3tools"), report])
     assert verified.returncode == 0, verified.stderr
-    assert not [line for line in verified.stderr.splitlines() + verified.stdout.splitlines() if line.startswith("Error")], verified
+    assert not [
+        line for line in verified.stderr.splitlines() + verified.stdout.splitlines() if line.startswith("Error")
+    ], verified
     dumped = _run([need("/usr/bin/dsrdump", "dcmtk"), "+U8", report])
     assert dumped.returncode == 0, dumped.stderr
     assert [line for line in dumped.stderr.splitlines() if line.strip() and _UTF8_REMARK not in line] == []
@@ -56,7 +58,9 @@ def check_content(report: Dataset) -> None:
         drawn = [node for node in _nodes(group) if node.get("ValueType") == "SCOORD"]
         assert drawn, "a group without coordinates hides the whole report in a viewer"
     referenced = {
-        node.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for node in _nodes(report) if node.get("ValueType") == "IMAGE"
+        node.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for node in _nodes(report)
+        if node.get("ValueType") == "IMAGE"
     }
     assert referenced <= evidence
     equipment = report.ContributingEquipmentSequence
@@ -76,4 +80,6 @@ def _name(node: Dataset) -> tuple[str, str]:
 
 
 def _run(command: Sequence[object]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", check=False)
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, errors="replace", check=False
+    )

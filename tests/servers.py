@@ -1,6 +1,5 @@
 """Real servers for tests, each on a free port of 127.0.0.1, ended by process id."""
 
-import glob
 import json
 import os
 import pwd
@@ -78,7 +77,19 @@ class Redis(Server):
 
     def start(self) -> None:
         program = need("redis-server", "redis-server")
-        self.run([program, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self.folder)])
+        self.run(
+            [
+                program,
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--save",
+                "",
+                "--dir",
+                str(self.folder),
+            ]
+        )
 
     @property
     def url(self) -> str:
@@ -89,10 +100,10 @@ class Postgres(Server):
     """A cluster of its own; as root it runs as the user postgres, since it refuses to run as root."""
 
     def start(self) -> None:
-        binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not binaries:
             pytest.skip("PostgreSQL's initdb is missing: apt-get install postgresql")
-        binary = Path(binaries[-1]).parent
+        binary = binaries[-1].parent
         as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
@@ -106,8 +117,19 @@ class Postgres(Server):
             [binary / "initdb", "-D", data, "-U", "reticula", "-A", "trust", "-E", "UTF8", "--no-sync"],
             check=True, capture_output=True, cwd=self.folder, **as_user,
         )  # fmt: skip
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
-        self.run([str(binary / "postgres"), "-D", str(data), "-p", str(self.port), *options], cwd=self.folder, **as_user)
+        options = [
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            f"unix_socket_directories={self.folder}",
+            "-c",
+            "fsync=off",
+        ]
+        self.run(
+            [str(binary / "postgres"), "-D", str(data), "-p", str(self.port), *options],
+            cwd=self.folder,
+            **as_user,
+        )
 
     def answers(self) -> bool:
         try:
@@ -141,7 +163,7 @@ class Orthanc(Server):
 
     def start(self) -> None:
         program = need("Orthanc", "orthanc")
-        plugins = glob.glob("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+        plugins = [str(file) for file in Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so")]
         if not plugins:
             pytest.skip("Orthanc's DICOMweb plugin is missing: apt-get install orthanc-dicomweb")
         configuration = {

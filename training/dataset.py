@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from models.lung_mask import lung_fraction, lung_mask
-from models.preprocessing import Preprocessing, fit
+from models.preprocessing import Preprocessing
+from models.resizing import fit
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
 from pacs.series import read_series, select

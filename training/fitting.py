@@ -77,7 +77,7 @@ def fit_network(
                 logits = model(views.to(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits.float(), torch.from_numpy(data.labels[chosen]))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             pace.step()
             total += float(loss.detach()) * len(chosen)

@@ -60,9 +60,7 @@ def train(
         data.labels, data.patients, validation=recipe.validation, seed=recipe.schedule.seed
     )
     model = HounsfieldClassifier(network, preprocessing)
-    history = fit_network(
-        model, data, training, validation, recipe.schedule, on_batch=on_batch, on_epoch=on_epoch
-    )
+    history = fit_network(model, data, training, validation, recipe.schedule, on_batch=on_batch, on_epoch=on_epoch)
     metrics = {
         "split": "whole patients",
         "training": _figures(model, data, training, recipe.operating_point),
@@ -99,7 +97,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} holds no weights that can be read: {error}.") from error
     own = network.state_dict()
-    fitting = {name: value.to(own[name].dtype) for name, value in tensors.items() if name in own and value.shape == own[name].shape}
+    fitting = {
+        name: value.to(own[name].dtype)
+        for name, value in tensors.items()
+        if name in own and value.shape == own[name].shape
+    }
     last = {name for name in own if name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]}
     missing = set(own) - set(fitting) - last
     if missing:
@@ -161,12 +163,13 @@ def _card(description: Description, recipe: Recipe) -> str:
         measured = "Nothing was held out, so nothing is known of its accuracy."
     return f"""# {description.name} {description.version}
 
-{description.architecture}, classes {", ".join(description.class_names)}, started from {description.data["started_from"]}.
+{description.architecture}, classes {", ".join(description.class_names)},
+started from {description.data["started_from"]}.
 
 **Limits.** {recipe.limits}
 
-**Data.** {description.data["slices"]} slices, {description.data["exams"]} exams, {description.data["patients"]} patients;
-fingerprint `{description.data["fingerprint"]}`.
+**Data.** {description.data["slices"]} slices, {description.data["exams"]} exams,
+{description.data["patients"]} patients; fingerprint `{description.data["fingerprint"]}`.
 
 **Measured.** {measured}
 

@@ -1,19 +1,25 @@
-"""The composition root: from settings to the objects that do the work. Nothing connects before it is used."""
+"""The composition root: from settings to the objects that do the work. Nothing connects before it is used.
+
+Each part is imported where it is made: a command that lists exams loads neither network nor report.
+"""
 
 import logging
 import sys
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pacs.destinations import Destination, DicomwebDestination, DimseDestination
-from pacs.listener import Listener, Peer
-from pacs.spool import Spool
-from worker.broker import Broker
 from worker.database import Database
-from worker.delivery import DeliveryStage
 from worker.registry import Registry
 from worker.settings import DestinationSettings, DicomwebSettings, Settings
-from worker.stages import ClassificationStage
-from worker.sweep import Sweep
+
+if TYPE_CHECKING:
+    from pacs.destinations import Destination
+    from pacs.listener import Listener
+    from pacs.spool import Spool
+    from worker.broker import Broker
+    from worker.delivery import DeliveryStage
+    from worker.stages import ClassificationStage
+    from worker.sweep import Sweep
 
 
 class Application:
@@ -28,8 +34,10 @@ class Application:
         return Database(self.settings.database)
 
     @cached_property
-    def broker(self) -> Broker:
+    def broker(self) -> "Broker":
         """The queues."""
+        from worker.broker import Broker
+
         return Broker(self.settings)
 
     @cached_property
@@ -38,39 +46,52 @@ class Application:
         return Registry(self.database, self.settings.data_dir, self.settings.model)
 
     @cached_property
-    def spool(self) -> Spool:
+    def spool(self) -> "Spool":
         """The received instances."""
+        from pacs.spool import Spool
+
         return Spool(self.settings.data_dir / "spool")
 
     @cached_property
-    def destinations(self) -> dict[str, Destination]:
+    def destinations(self) -> "dict[str, Destination]":
         """The destinations by name."""
         return {configured.name: make_destination(configured) for configured in self.settings.destinations}
 
-    def listener(self) -> Listener:
+    def listener(self) -> "Listener":
         """A listener that stores into the spool."""
+        from pacs.listener import Listener, Peer
+
         configured = self.settings.listener
         return Listener(
             self.spool,
             ae_title=configured.ae_title,
             host=configured.host,
             port=configured.port,
-            peers=[Peer(peer.ae_title, peer.address) for peer in self.settings.peers],
+            peers=[Peer(peer.ae_title, str(peer.address)) for peer in self.settings.peers],
             associations=configured.max_associations,
         )
 
-    def sweep(self) -> Sweep:
+    def sweep(self) -> "Sweep":
         """A sweep over spool and database."""
+        from worker.sweep import Sweep
+
         return Sweep(self.settings, self.database, self.spool, self.registry, self.broker)
 
-    def classification(self) -> ClassificationStage:
+    def classification(self) -> "ClassificationStage":
         """The stage that classifies."""
+        from worker.stages import ClassificationStage
+
         return ClassificationStage(
-            self.database, self.registry, self.settings.data_dir, min_slices=self.settings.selection.min_slices
+            self.database,
+            self.registry,
+            self.settings.data_dir,
+            min_slices=self.settings.selection.min_slices,
         )
 
-    def delivery(self) -> DeliveryStage:
+    def delivery(self) -> "DeliveryStage":
         """The stage that makes and sends reports."""
+        from worker.delivery import DeliveryStage
+
         return DeliveryStage(
             self.database,
             self.settings.data_dir,
@@ -81,8 +102,10 @@ class Application:
         )
 
 
-def make_destination(configured: DestinationSettings) -> Destination:
+def make_destination(configured: DestinationSettings) -> "Destination":
     """Make the destination that the settings describe."""
+    from pacs.destinations import DicomwebDestination, DimseDestination
+
     if not isinstance(configured, DicomwebSettings):
         return DimseDestination(
             configured.name, configured.host, configured.port, configured.ae_title, configured.calling_ae
@@ -99,8 +122,20 @@ def make_destination(configured: DestinationSettings) -> Destination:
 def configure_logging() -> None:
     """Log to stderr, where systemd and containers look; without what libraries tell about every step."""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
     )
-    for name in ("pynetdicom", "pydicom", "highdicom", "alembic", "dicomweb_client", "matplotlib", "urllib3", "kombu"):
+    for name in (
+        "pynetdicom",
+        "pydicom",
+        "highdicom",
+        "alembic",
+        "dicomweb_client",
+        "matplotlib",
+        "urllib3",
+        "kombu",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)

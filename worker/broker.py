@@ -1,6 +1,8 @@
 """The Celery application. A message only wakes a worker; what is to be done stands in SQL."""
 
 import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,16 @@ from kombu import Queue
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
+from worker.embedded import EMBEDDED
 from worker.errors import UnavailableError
+from worker.queues import CLASSIFY, QUEUES, task_name
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-CLASSIFY, DELIVER = "classify", "deliver"
-QUEUES = (CLASSIFY, DELIVER)
 # More messages than this in a queue wake nobody sooner.
 ENOUGH_MESSAGES = 16
 _MESSAGE_SECONDS = 3600
-
-
-def task_name(queue: str) -> str:
-    """Return the name of the task that serves a queue."""
-    return f"reticula.{queue}"
 
 
 class Broker:
@@ -34,13 +31,13 @@ class Broker:
         options: dict[str, Any]
         if settings.broker_url is None:
             self._folder = settings.data_dir / "broker"
-            url = "filesystem://"
+            url = f"{EMBEDDED}://"
             options = {
                 "data_folder_in": str(self._folder / "messages"),
                 "data_folder_out": str(self._folder / "messages"),
                 "processed_folder": str(self._folder / "processed"),
                 "control_folder": str(self._folder / "control"),
-                "store_processed": False,
+                "store_processed": True,
                 "polling_interval": 0.1,
             }
         else:
@@ -84,10 +81,23 @@ class Broker:
                 waiting = channel.queue_declare(queue, durable=True, auto_delete=False).message_count
                 for _ in range(min(messages, max(0, ENOUGH_MESSAGES - waiting))):
                     self.celery.send_task(
-                        task_name(queue), queue=queue, connection=connection, retry=False, expires=_MESSAGE_SECONDS
+                        task_name(queue),
+                        queue=queue,
+                        connection=connection,
+                        retry=False,
+                        expires=_MESSAGE_SECONDS,
                     )
         except (BrokerError, KombuError, OSError, *_recoverable(self.celery)) as error:
             raise UnavailableError(f"The broker cannot be used: {_reason(error)}.") from error
+
+    def tidy(self) -> None:
+        """Remove the messages that the embedded broker has handed out."""
+        if self._folder is not None:
+            old = time.time() - _MESSAGE_SECONDS
+            for path in (self._folder / "processed").glob("*"):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < old:
+                        path.unlink()
 
     def check(self) -> None:
         """Connect once. Raises UnavailableError."""

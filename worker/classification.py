@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.classifier import Classifier
 from models.lung_mask import lung_fraction, lung_mask
-from models.preprocessing import fit
+from models.resizing import fit
 from models.verdict import ExamVerdict, decide
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
@@ -135,7 +135,10 @@ class _Work:
 
 
 def _with_keys(
-    slices: list[ClassifiedSlice], masks: dict[int, NDArray[np.uint8]], classes: tuple[str, ...], verdict: ExamVerdict
+    slices: list[ClassifiedSlice],
+    masks: dict[int, NDArray[np.uint8]],
+    classes: tuple[str, ...],
+    verdict: ExamVerdict,
 ) -> Iterator[ClassifiedSlice]:
     """Mark the key slices and give them the outlines of their lungs."""
     ranks = {index: rank for rank, index in enumerate(_key_slices(slices, classes, verdict), start=1)}

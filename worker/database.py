@@ -5,18 +5,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from worker.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _BUSY_SECONDS = 30
 
@@ -51,8 +50,15 @@ class Database:
         try:
             if self._is_sqlite:
                 Path(str(self.engine.url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            with Session(self.engine.execution_options(**options), expire_on_commit=False) as session, session.begin():
+            with (
+                Session(self.engine.execution_options(**options), expire_on_commit=False) as session,
+                session.begin(),
+            ):
                 yield session
+        except ProgrammingError as error:  # PostgreSQL without our tables
+            raise UnavailableError(
+                f"The tables are missing or old ({_first_line(error)}): run 'reticula db upgrade'."
+            ) from error
         except (OperationalError, InterfaceError) as error:
             raise UnavailableError(f"The database cannot be used: {_first_line(error)}.") from error
 
@@ -66,14 +72,21 @@ class Database:
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the tables up to `revision`. Raises UnavailableError."""
+        from alembic import command
+
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
         """Take the tables back to `revision`. Raises UnavailableError."""
+        from alembic import command
+
         self._migrate(command.downgrade, revision)
 
     def is_current(self) -> bool:
         """Whether the tables are those of this software. Raises UnavailableError."""
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
         heads = set(ScriptDirectory.from_config(_alembic_config()).get_heads())
         with self.read() as session:
             return set(MigrationContext.configure(session.connection()).get_current_heads()) == heads
@@ -90,8 +103,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _alembic_config() -> Config:
+def _alembic_config() -> "Config":
     """The revisions lie in the wheel as data of `worker`, and beside it in a checkout."""
+    from alembic.config import Config
+
     config = Config()
     shipped = Path(str(resources.files("worker"))) / "_alembic"
     folder = shipped if shipped.is_dir() else Path(__file__).resolve().parent.parent / "alembic"
@@ -113,5 +128,3 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0].rstrip(".") if str(error.orig).strip() else type(error.orig).__name__
-
-

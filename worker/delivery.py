@@ -7,20 +7,21 @@ import random
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from pacs.destinations import Destination, Offer
-from pacs.errors import DeliveryError, PacsError, Rejected, Retry
+from pacs.errors import DeliveryError, Rejected, Retry
 from pacs.report import SR_CLASSES, Document, build_report
 from pacs.report.exam import Language
 from worker import audit
 from worker.database import Database, now
+from worker.errors import UnavailableError
 from worker.results import reported_exam
 from worker.settings import DestinationSettings
 from worker.states import DeliveryState, State
@@ -78,17 +79,22 @@ class DeliveryStage:
         return True
 
     def document(self, series_id: int, sop_class_uid: str) -> Document:
-        """Return the stored report of a revision in a SOP class; the first time it is made and stored."""
+        """Return the stored report of a revision in a SOP class; the first time it is made and stored.
+
+        Raises Retry where the disk is full or the stored file is not to be read, Rejected where none can be made.
+        """
         with self._database.read() as session:
             row = _report_row(session, series_id, sop_class_uid)
-            exam = reported_exam(
-                session, session.get_one(Series, series_id), language=self._language, final=self._final
-            )
-        if row is not None:
-            return self._read(row)
+            if row is not None:
+                return self._read(row)
+            series = session.get_one(Series, series_id)
+            exam = reported_exam(session, series, language=self._language, final=self._final)
         made = build_report(exam, sop_class_uid)
         path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
-        write_durably(self._data_dir / path, made.content)
+        try:
+            write_durably(self._data_dir / path, made.content)
+        except OSError as error:
+            raise Retry(f"The report cannot be written to {path}: {error.strerror}.") from error
         try:
             with self._database.write() as session:
                 session.add(
@@ -107,28 +113,35 @@ class DeliveryStage:
         return made
 
     def _prepare_one(self) -> bool:
-        """Make the report of a classified revision and a row for each destination."""
+        """Make the report of a classified revision and a row for each destination; False where nothing was made."""
         with self._database.read() as session:
-            series = session.scalar(select(Series).where(unprepared(self._names)).order_by(Series.id).limit(1))
-            earlier = None if series is None else _earlier_without_report(session, series)
-        if series is None:
-            return False
-        try:
-            if earlier is not None:
-                self.document(earlier, SR_CLASSES[0])
-            self.document(series.id, SR_CLASSES[0])
-        except (PacsError, ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.exception("The report of series %s cannot be made.", series.series_uid)
-            code = error.code if isinstance(error, Rejected) else "report_failed"
-            self._fail(series.id, code, f"The report cannot be made: {error}")
+            waiting = list(session.scalars(select(Series).where(unprepared(self._names)).order_by(Series.id).limit(20)))
+        for series in waiting:
+            try:
+                self.document(series.id, SR_CLASSES[0])
+            except Retry as error:
+                logger.warning("The report of series %s waits: %s", series.series_uid, error)
+                self._put_off(series.id)
+                continue
+            except UnavailableError:
+                raise
+            except Exception as error:
+                logger.exception("The report of series %s cannot be made.", series.series_uid)
+                code = error.code if isinstance(error, Rejected) else "report_failed"
+                self._fail(series.id, code, f"The report cannot be made: {error}")
+                return True
+            with self._database.write() as session:
+                held = session.get_one(Series, series.id, with_for_update=True)
+                known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
+                for destination in self._configured:
+                    if destination.name not in known:
+                        session.add(_new_delivery(held, destination))
             return True
+        return False
+
+    def _put_off(self, series_id: int) -> None:
         with self._database.write() as session:
-            held = session.get_one(Series, series.id, with_for_update=True)
-            known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
-            for destination in self._configured:
-                if destination.name not in known:
-                    session.add(_new_delivery(held, destination))
-        return True
+            session.execute(update(Series).where(Series.id == series_id).values(not_before=now() + FIRST_DELAY * 4))
 
     def _claim(self, owner: str) -> ClaimedDelivery | None:
         with self._database.write() as session:
@@ -162,6 +175,11 @@ class DeliveryStage:
             self._record(claimed, None, str(error), final=False)
         except (DeliveryError, Rejected) as error:
             self._record(claimed, None, str(error), final=True)
+        except UnavailableError:
+            raise  # the lease runs out, and the delivery is due again
+        except Exception as error:
+            logger.exception("The delivery to %s failed.", claimed.destination)
+            self._record(claimed, None, f"{type(error).__name__}: {error}", final=False)
         else:
             self._record(claimed, sent, None, final=True)
 
@@ -179,13 +197,32 @@ class DeliveryStage:
                 row.sop_class_uid, row.sop_uid = sent.sop_class_uid, sent.sop_uid
             elif final:
                 row.state = DeliveryState.REFUSED
+                # A destination that was taken out of the settings decides nothing.
+                row.required &= claimed.destination in self._destinations
             else:
-                row.next_attempt_at = now() + delay(claimed.attempts)
+                self._put_off_destination(session, row, now() + delay(claimed.attempts))
             audit.record(
-                session, f"delivery {row.state}", claimed.series_uid, destination=claimed.destination, error=error
+                session,
+                f"delivery {row.state}",
+                claimed.series_uid,
+                destination=claimed.destination,
+                error=error,
             )
             session.flush()
             settle(session, series)
+
+    def _put_off_destination(self, session: Session, row: Delivery, until: datetime) -> None:
+        """Try again later, and let nothing else that is due for the same destination hold up the others until then."""
+        row.next_attempt_at = until
+        session.execute(
+            update(Delivery)
+            .where(
+                Delivery.destination == row.destination,
+                Delivery.state == DeliveryState.PENDING,
+                Delivery.next_attempt_at < until,
+            )
+            .values(next_attempt_at=until)
+        )
 
     def _read(self, row: Report) -> Document:
         path = self._data_dir / row.path
@@ -200,6 +237,8 @@ class DeliveryStage:
     def _fail(self, series_id: int, code: str, reason: str) -> None:
         with self._database.write() as session:
             series = session.get_one(Series, series_id, with_for_update=True)
+            if series.state != State.CLASSIFIED:
+                return
             series.state, series.reason_code, series.reason = State.FAILED, code, reason
             audit.record(session, "series failed", series.series_uid, reason_code=code)
 
@@ -216,14 +255,34 @@ def unprepared(destinations: Sequence[str]) -> Any:
         .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations))
         .scalar_subquery()
     )
-    return and_(Series.state == State.CLASSIFIED, or_(~has_report, rows < len(destinations)))
+    # A report names the one that it replaces, so that one is made first.
+    earlier = aliased(Series)
+    first = ~exists().where(
+        earlier.series_uid == Series.series_uid,
+        earlier.study_id == Series.study_id,
+        earlier.revision < Series.revision,
+        earlier.state == State.CLASSIFIED,
+        ~exists().where(Report.series_id == earlier.id),
+    )
+    ready = or_(Series.not_before.is_(None), Series.not_before <= now())
+    return and_(Series.state == State.CLASSIFIED, ready, first, or_(~has_report, rows < len(destinations)))
 
 
 def due() -> Any:
-    """Return the condition for a delivery that can be attempted now."""
+    """Return the condition for a delivery that can be attempted now: earlier revisions arrive before later ones."""
     moment = now()
+    this, earlier, before = aliased(Series), aliased(Series), aliased(Delivery)
+    held_back = exists().where(
+        this.id == Delivery.series_id,
+        earlier.series_uid == this.series_uid,
+        earlier.study_id == this.study_id,
+        earlier.revision < this.revision,
+        before.series_id == earlier.id,
+        before.destination == Delivery.destination,
+        before.state == DeliveryState.PENDING,
+    )
     free = or_(Delivery.lease_until.is_(None), Delivery.lease_until < moment)
-    return and_(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= moment, free)
+    return and_(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= moment, free, ~held_back)
 
 
 def settle(session: Session, series: Series) -> None:
@@ -248,7 +307,7 @@ def settle(session: Session, series: Series) -> None:
 
 def delay(attempts: int) -> timedelta:
     """Return how long to wait after so many attempts: twice as long each time, with a fifth of jitter."""
-    longest = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
+    longest: timedelta = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
     return longest * random.uniform(0.8, 1.2)  # noqa: S311 – no secret
 
 
@@ -287,20 +346,4 @@ def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:
 def _report_row(session: Session, series_id: int, sop_class_uid: str) -> Report | None:
     return session.scalar(
         select(Report).where(Report.series_id == series_id, Report.object == SR, Report.sop_class_uid == sop_class_uid)
-    )
-
-
-def _earlier_without_report(session: Session, series: Series) -> int | None:
-    """A report names the one that it replaces, so that one is made first."""
-    return session.scalar(
-        select(Series.id)
-        .where(
-            Series.series_uid == series.series_uid,
-            Series.study_id == series.study_id,
-            Series.revision < series.revision,
-            Series.state == State.CLASSIFIED,
-            ~exists().where(Report.series_id == Series.id),
-        )
-        .order_by(Series.revision)
-        .limit(1)
     )

@@ -5,11 +5,9 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +80,12 @@ class Demo:
         """Return the phantoms with their truth, and the series found in other folders."""
         truth = json.loads((phantoms / "truth.json").read_text(encoding="utf-8"))
         series = [
-            Outgoing(uid, exam["study_uid"], tuple(sorted((phantoms / exam["folder"]).glob("*.dcm"))), exam["label"])
+            Outgoing(
+                uid,
+                exam["study_uid"],
+                tuple(sorted((phantoms / exam["folder"]).glob("*.dcm"))),
+                exam["label"],
+            )
             for uid, exam in truth.items()
         ]
         for folder in others:
@@ -216,13 +219,3 @@ def _wait_ready(child: "subprocess.Popen[str]", log: Path) -> None:
     child.wait(_START_SECONDS)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise WorkerError(f"The installation did not start: {lines[-1] if lines else 'it said nothing'} (see {log}).")
-
-
-def now_seconds() -> float:
-    """Return the time as files are stamped with it."""
-    return datetime.now(UTC).timestamp()
-
-
-def pause() -> None:
-    """Wait a moment before looking again."""
-    time.sleep(0.2)

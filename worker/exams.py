@@ -21,6 +21,7 @@ MAX_ATTEMPTS = 3
 RETRY_AFTER = timedelta(seconds=20)
 # An urgent exam counts as queued so much earlier: it passes, but a routine one that waited as long goes first.
 URGENT_HEAD_START = timedelta(minutes=30)
+_LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,26 @@ def renew(database: Database, held: Claim) -> None:
 
 def finish(session: Session, held: Claim, state: State, code: str | None = None, reason: str | None = None) -> None:
     """End the claim with a state, within the transaction that stores the result. Raises LeaseLostError."""
-    values: dict[str, Any] = {"state": state, "reason_code": code, "reason": reason, "lease_owner": None, "lease_until": None, "woken_at": None}
+    values: dict[str, Any] = {
+        "state": state,
+        "reason_code": code,
+        "reason": reason,
+        "lease_owner": None,
+        "lease_until": None,
+        "woken_at": None,
+        "not_before": None,
+    }
     if not _update(session, update(Series).where(*_mine(held)).values(**values)):
         raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
     audit.record(session, f"series {state}", held.series_uid, revision=held.revision, reason_code=code)
 
 
 def give_up(database: Database, held: Claim, code: str, reason: str) -> None:
-    """End a claim that went wrong: the exam waits for another attempt, or fails after the last one."""
+    """End a claim that went wrong: the exam waits for another attempt, or fails after the last one.
+
+    Raises LeaseLostError.
+    """
+    reason = reason.replace("\0", "").strip().splitlines()[0][:_LONGEST_REASON] if reason.strip() else code
     with database.write() as session:
         series = session.get_one(Series, held.series_id)
         if series.attempts >= MAX_ATTEMPTS:
@@ -111,7 +124,12 @@ def release_expired(database: Database) -> int:
     """Take back what dead workers hold; what killed its worker too often fails. Return how many."""
     with database.write() as session:
         expired = list(
-            session.scalars(select(Series).where(Series.state == State.CLASSIFYING, Series.lease_until < now()))
+            session.scalars(
+                select(Series)
+                .where(Series.state == State.CLASSIFYING, Series.lease_until < now())
+                # A worker that finishes at this moment keeps its result.
+                .with_for_update(skip_locked=True)
+            )
         )
         for series in expired:
             dead = f"The worker that classified it died or hung ({series.attempts} of {MAX_ATTEMPTS} attempts)."
@@ -156,7 +174,12 @@ def resend(database: Database, series_uid: str, *, actor: str) -> Series:
         if series.classification is None:
             raise WorkerError(f"Series {series_uid} is {series.state}: it has no report to send.")
         _reset_deliveries(session, series, list(DeliveryState))
-        series.state, series.reason_code, series.reason, series.reported_at = State.CLASSIFIED, None, None, None
+        series.state, series.reason_code, series.reason, series.reported_at = (
+            State.CLASSIFIED,
+            None,
+            None,
+            None,
+        )
         audit.record(session, "resend asked", series_uid, actor=actor)
         return series
 
@@ -194,13 +217,13 @@ def next_revision(series: Series, received_at: datetime, last_instance_at: datet
 
 
 def latest(session: Session, series_uid: str) -> Series:
-    """Return the latest revision of a series. Raises NotFoundError."""
-    series = session.scalar(
-        select(Series).where(Series.series_uid == series_uid).order_by(Series.revision.desc(), Series.id.desc()).limit(1)
-    )
-    if series is None:
+    """Return the latest revision of a series. Raises NotFoundError, WorkerError where two studies hold the UID."""
+    found = list(session.scalars(select(Series).where(Series.series_uid == series_uid, latest_revisions())))
+    if not found:
         raise NotFoundError(f"There is no series {series_uid}: see 'reticula exams list'.")
-    return series
+    if len(found) > 1:
+        raise WorkerError(f"Series {series_uid} came under {len(found)} studies: settle in the PACS where it belongs.")
+    return found[0]
 
 
 def latest_revisions() -> Any:
@@ -208,18 +231,21 @@ def latest_revisions() -> Any:
     later = aliased(Series)
     return ~exists().where(
         and_(
-            later.series_uid == Series.series_uid, later.study_id == Series.study_id, later.revision > Series.revision
+            later.series_uid == Series.series_uid,
+            later.study_id == Series.study_id,
+            later.revision > Series.revision,
         )
     )
 
 
-def patient_conflict(session: Session, held: Claim, identity: tuple[str, str]) -> str | None:
+def patient_conflict(session: Session, held: Claim, patient: Patient) -> str | None:
     """Return the sentence that forbids to report the exam, where its study names another patient elsewhere."""
     series = session.get_one(Series, held.series_id)
     others = session.scalars(
         select(Series).where(Series.study_id == series.study_id, Series.series_uid != series.series_uid)
     )
-    if any(_identity(other) != identity for other in others):
+    stored = (Patient(other.patient_id, other.patient_issuer, other.patient_name, "", "") for other in others)
+    if any(any(other.identity) and not other.is_same_as(patient) for other in stored):
         return "Other series of the same study name another patient: whose exam this is must be settled first."
     elsewhere = select(Series.id).where(Series.series_uid == series.series_uid, Series.study_id != series.study_id)
     if session.scalar(elsewhere.limit(1)) is not None:
@@ -233,18 +259,15 @@ def counts(session: Session) -> dict[str, int]:
     return {str(state): int(count) for state, count in rows}
 
 
-def _identity(series: Series) -> tuple[str, str]:
-    patient = Patient(series.patient_id, series.patient_issuer, series.patient_name, "", "")
-    return patient.identity
-
-
 def _mine(held: Claim) -> tuple[Any, ...]:
     return Series.id == held.series_id, Series.state == State.CLASSIFYING, Series.lease_owner == held.owner
 
 
 def _revisions_up_to(series: Series) -> Any:
     return select(Series.id).where(
-        Series.series_uid == series.series_uid, Series.study_id == series.study_id, Series.revision <= series.revision
+        Series.series_uid == series.series_uid,
+        Series.study_id == series.study_id,
+        Series.revision <= series.revision,
     )
 
 

@@ -28,9 +28,10 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     series = exams.latest(session, series_uid)
     classification = series.classification
     shown = _exam(series, series.study, classification, classification.model if classification else None)
-    slices = [] if classification is None else session.scalars(
-        select(SliceResult).where(SliceResult.classification_id == classification.id).order_by(SliceResult.position)
-    )
+    slices: list[SliceResult] = []
+    if classification is not None:
+        rows = select(SliceResult).where(SliceResult.classification_id == classification.id)
+        slices.extend(session.scalars(rows.order_by(SliceResult.position)))
     deliveries = session.scalars(select(Delivery).where(Delivery.series_id == series.id).order_by(Delivery.id))
     shown["notes"] = [] if classification is None else classification.notes
     shown["slices"] = [_slice(image) for image in slices]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import click
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import ModelError
 from pacs.errors import PacsError
@@ -61,6 +62,8 @@ def main() -> None:
         _fail(str(error), USED_WRONGLY)
     except (WorkerError, PacsError, ModelError, TrainingError) as error:
         _fail(str(error), FAILED)
+    except SQLAlchemyError as error:
+        _fail(f"The database refused: {str(error).splitlines()[0]}.", FAILED)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", FAILED)
     except click.exceptions.Abort:

@@ -15,6 +15,7 @@ from types import FrameType
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_SUPERVISOR_VARIABLE = "RETICULA_SUPERVISOR"
 _LONGEST_PAUSE = 30.0
 _STABLE_SECONDS = 60.0
 _PATIENCE_SECONDS = 60.0
@@ -24,16 +25,20 @@ class Stop:
     """Set by SIGTERM or SIGINT: a long-running command finishes what it holds and ends."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._asked = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the end is asked for, at most so long; True where it is."""
-        return self._event.wait(seconds)
+        # No threading.Event: set from a signal handler it can lock up the wait that the signal interrupted.
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self._asked and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.1 if deadline is None else min(0.1, max(0.0, deadline - time.monotonic())))
+        return self._asked
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._event.set()
+        self._asked = True
 
 
 def say_ready() -> None:
@@ -99,7 +104,11 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         child.started = time.monotonic()
         child.process = subprocess.Popen(
-            child.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=_die_with_parent
+            child.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, _SUPERVISOR_VARIABLE: str(os.getpid())},
         )
         threading.Thread(target=_listen, args=(child, child.process), daemon=True).start()
 
@@ -127,9 +136,11 @@ def _listen(child: Child, process: "subprocess.Popen[str]") -> None:
                 child.ready.set()
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this child when its parent dies, however it dies (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+def die_with_supervisor() -> None:
+    """Have the kernel end this process when the supervisor that started it dies, however it dies (Linux only)."""
+    supervisor = os.environ.get(_SUPERVISOR_VARIABLE)
+    if supervisor is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(supervisor):  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -65,10 +65,13 @@ class Registry:
         return version
 
     def active(self, session: Session) -> ModelVersion | None:
-        """Return the version that classifies now, or None where there is none."""
+        """Return the version that classifies now; None where there is none, or the pinned one is not imported."""
         if self._pinned is None:
             return session.scalar(select(ModelVersion).where(ModelVersion.active))
-        return self.find(session, self._pinned)
+        try:
+            return self.find(session, self._pinned)
+        except NotFoundError:
+            return None
 
     def find(self, session: Session, name: str) -> ModelVersion:
         """Return a version by `name`, `name version` or the start of its checksum. Raises NotFoundError."""
@@ -78,7 +81,9 @@ class Registry:
             query = query.where(ModelVersion.version == version)
         found = session.scalar(query.limit(1))
         if found is None and len(name) >= 8:
-            found = session.scalar(select(ModelVersion).where(ModelVersion.bundle_sha256.startswith(name, autoescape=True)))
+            found = session.scalar(
+                select(ModelVersion).where(ModelVersion.bundle_sha256.startswith(name, autoescape=True))
+            )
         if found is None:
             raise NotFoundError(f"There is no model {name}: see 'reticula models list'.")
         return found
@@ -105,8 +110,12 @@ class Registry:
         """Copy the bundle's files to their place under `data_dir`, all or none."""
         target = self._data_dir / "bundles" / bundle.sha256
         if target.is_dir():
-            open_bundle(target)
-            return target
+            try:
+                open_bundle(target)
+            except BundleError:
+                shutil.rmtree(target)  # damaged: it is copied again
+            else:
+                return target
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         workshop = target.parent / f".{uuid.uuid4().hex}"
         try:

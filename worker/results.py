@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta, timezone
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import case, exists, insert, select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
@@ -19,8 +19,8 @@ from worker.classification import ClassifiedExam, ClassifiedSlice
 from worker.database import now
 from worker.errors import WorkerError
 from worker.exams import Claim
-from worker.states import State
-from worker.tables import Classification, ModelVersion, Report, Series, SliceResult
+from worker.states import DeliveryState, State
+from worker.tables import Classification, Delivery, ModelVersion, Report, Series, SliceResult
 
 
 def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle, model: ModelVersion) -> None:
@@ -167,7 +167,8 @@ def _zone(header: SeriesHeader, row: Classification) -> timezone:
 
 
 def _predecessor(session: Session, series: Series) -> Predecessor | None:
-    """The report of the latest earlier revision that has one."""
+    """The report of the latest earlier revision that has one, in the SOP class in which a PACS took it."""
+    delivered = exists().where(Delivery.sop_uid == Report.sop_uid, Delivery.state == DeliveryState.DELIVERED)
     found = session.execute(
         select(Report.sop_class_uid, Report.sop_uid)
         .join(Series, Series.id == Report.series_id)
@@ -177,7 +178,7 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
             Series.revision < series.revision,
             Report.object == "sr",
         )
-        .order_by(Series.revision.desc(), Report.id)
+        .order_by(Series.revision.desc(), case((delivered, 0), else_=1), Report.id)
         .limit(1)
     ).first()
     return None if found is None else Predecessor(found.sop_class_uid, found.sop_uid)

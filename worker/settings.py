@@ -6,8 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from worker.errors import SettingsError
 
@@ -29,23 +43,23 @@ class ListenerSettings(_Section):
     ae_title: AETitle = "RETICULA"
     host: str = "127.0.0.1"
     port: Port = 11112
-    quiet_seconds: float = Field(30, gt=0)
-    max_wait_seconds: float = Field(1800, gt=0)
-    max_associations: int = Field(32, ge=1)
-    aside_days: int = Field(14, ge=0)
+    quiet_seconds: float = Field(default=30, gt=0)
+    max_wait_seconds: float = Field(default=1800, gt=0)
+    max_associations: int = Field(default=32, ge=1)
+    aside_days: int = Field(default=14, ge=0)
 
 
 class SelectionSettings(_Section):
     """`[selection]`: which series are classified."""
 
-    min_slices: int = Field(10, ge=1)
+    min_slices: int = Field(default=10, ge=1)
 
 
 class PeerSettings(_Section):
     """`[[peers]]`: who may connect."""
 
     ae_title: AETitle
-    address: str
+    address: IPvAnyAddress
     port: Port | None = None
 
 
@@ -68,6 +82,12 @@ class AuthSettings(_Section):
     password: SecretStr | None = None
     token: SecretStr | None = None
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> "AuthSettings":
+        if (self.user is None) != (self.password is None) or (self.token is None) == (self.user is None):
+            raise ValueError("needs either user and password, or a token")
+        return self
+
 
 class DicomwebSettings(_Section):
     """`[[destinations]]` of kind `dicomweb`: a PACS reached by STOW-RS."""
@@ -87,7 +107,11 @@ class Settings(BaseSettings):
     """Everything that can be set; see the README for what each one means."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RETICULA_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=False
+        env_prefix="RETICULA_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=False,
     )
 
     data_dir: Path = Path("reticula-data")
@@ -150,7 +174,9 @@ def load_settings() -> Settings:
     """Read the settings. Raises SettingsError with one sentence for the first that is wrong."""
     file = _config_file()
     if file is None and os.environ.get(CONFIG_VARIABLE):
-        raise SettingsError(f"The settings file {os.environ[CONFIG_VARIABLE]} does not exist: mend --config or {CONFIG_VARIABLE}.")
+        raise SettingsError(
+            f"The settings file {os.environ[CONFIG_VARIABLE]} does not exist: mend --config or {CONFIG_VARIABLE}."
+        )
     try:
         return Settings()
     except ValidationError as error:
@@ -160,7 +186,9 @@ def load_settings() -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {error}.") from error
     except ValueError as error:  # a variable that should hold JSON and does not
-        raise SettingsError(f"A RETICULA_ variable cannot be read: {error}; lists and tables are given as JSON.") from error
+        raise SettingsError(
+            f"A RETICULA_ variable cannot be read: {error}; lists and tables are given as JSON."
+        ) from error
 
 
 def _config_file() -> Path | None:
@@ -177,7 +205,11 @@ def _sentence(error: ValidationError) -> str:
         return f"There is no setting {name}: remove it or mend its name."
     if first["type"] == "missing":
         return f"The setting {name} is missing: give it a value."
-    shown = "(hidden)" if {"auth", "password", "token"}.intersection(map(str, first["loc"])) else repr(_plain(first["input"]))
+    shown = (
+        "(hidden)"
+        if {"auth", "password", "token"}.intersection(map(str, first["loc"]))
+        else repr(_plain(first["input"]))
+    )
     if name.endswith("_url"):
         shown = "(not shown, it may hold a password)"
     return f"The setting {name} is {shown}: it {allowed}."

@@ -1,6 +1,8 @@
 """The classification stage: from a claimed exam to a stored result, whatever happens on the way."""
 
 import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from models.classifier import Classifier
@@ -8,7 +10,7 @@ from models.errors import ModelError
 from pacs.errors import Rejected
 from pacs.series import SeriesHeader
 from worker import exams, results
-from worker.classification import classify_series
+from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
 from worker.errors import UnavailableError
 from worker.exams import Claim, LeaseLostError
@@ -17,6 +19,8 @@ from worker.states import State
 from worker.tables import ModelVersion
 
 logger = logging.getLogger(__name__)
+
+_STORE_PAUSE_SECONDS = 3.0
 
 
 class ClassificationStage:
@@ -52,13 +56,14 @@ class ClassificationStage:
             raise  # the lease runs out, and the sweep queues the exam again
         except Exception as error:
             logger.exception("Series %s was not classified.", held.series_uid)
-            exams.give_up(self._database, held, "error", f"{type(error).__name__}: {error}")
+            with suppress(LeaseLostError):
+                exams.give_up(self._database, held, "error", f"{type(error).__name__}: {error}")
         return True
 
     def _run(self, held: Claim, classifier: Classifier, model: ModelVersion) -> None:
         def check_header(header: SeriesHeader) -> None:
             with self._database.read() as session:
-                conflict = exams.patient_conflict(session, held, header.patient.identity)
+                conflict = exams.patient_conflict(session, held, header.patient)
             if conflict is not None:
                 raise Rejected("patient_conflict", conflict)
 
@@ -68,19 +73,43 @@ class ClassificationStage:
                 classifier,
                 min_slices=self._min_slices,
                 check_header=check_header,
-                alive=lambda: exams.renew(self._database, held),
+                alive=lambda: self._keep(held),
             )
         except Rejected as error:
             with self._database.write() as session:
                 exams.finish(session, held, State.REJECTED, error.code, str(error))
             logger.info("Series %s rejected (%s).", held.series_uid, error.code)
             return
-        with self._database.write() as session:
-            results.store(session, held, result, classifier.bundle, model)
+        self._store(held, result, classifier, model)
         logger.info(
             "Series %s: %s, %d of %d slices in %.1f s.",
-            held.series_uid, result.verdict.verdict, result.classified, len(result.slices), result.seconds,
+            held.series_uid,
+            result.verdict.verdict,
+            result.classified,
+            len(result.slices),
+            result.seconds,
         )
+
+    def _keep(self, held: Claim) -> None:
+        """Renew the lease; while the database is away the work goes on, for it may be back in time."""
+        try:
+            exams.renew(self._database, held)
+        except UnavailableError as error:
+            logger.warning("%s The exam goes on.", error)
+
+    def _store(self, held: Claim, result: ClassifiedExam, classifier: Classifier, model: ModelVersion) -> None:
+        """Store a result; a database that is away is waited for, as long as the lease may hold."""
+        deadline = time.monotonic() + exams.LEASE.total_seconds() / 2
+        while True:
+            try:
+                with self._database.write() as session:
+                    results.store(session, held, result, classifier.bundle, model)
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_STORE_PAUSE_SECONDS)
+            else:
+                return
 
     def _classifier(self, model: ModelVersion) -> Classifier:
         if self._loaded is None or self._loaded[0] != model.bundle_sha256:

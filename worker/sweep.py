@@ -12,16 +12,15 @@ from typing import Any
 
 from pydicom import dcmread
 from sqlalchemy import insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from pacs.errors import Unreadable
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
-from worker import broker, delivery, exams
-from worker.broker import Broker
+from worker import delivery, exams
+from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.database import Database, now
 from worker.errors import UnavailableError
+from worker.queues import CLASSIFY, DELIVER
 from worker.registry import Registry
 from worker.settings import Settings
 from worker.states import Completeness, State
@@ -44,11 +43,17 @@ class _Known:
     series: Series | None
     sop_uids: frozenset[str]
 
+    def new(self, instances: list[SpooledInstance]) -> list[SpooledInstance]:
+        """Return the instances that no revision holds yet."""
+        return [instance for instance in instances if instance.sop_uid not in self.sop_uids]
+
 
 class Sweep:
     """One sweep; several at once do no harm, but one is enough."""
 
-    def __init__(self, settings: Settings, database: Database, spool: Spool, registry: Registry, queues: Broker) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, spool: Spool, registry: Registry, queues: Broker
+    ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
@@ -56,6 +61,7 @@ class Sweep:
         self._queues = queues
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
+        self._troubled: set[Path] = set()
         self._next_housekeeping = 0.0
         self._complaint = ""
 
@@ -67,6 +73,10 @@ class Sweep:
                 step()
             except UnavailableError as error:
                 complaint = str(error)
+            except Exception as error:
+                complaint = f"{type(error).__name__}: {error}"
+                if complaint != self._complaint:
+                    logger.exception("A step of the sweep failed.")
         if complaint and complaint != self._complaint:
             logger.warning("%s The sweep goes on trying.", complaint)
         elif self._complaint and not complaint:
@@ -79,10 +89,15 @@ class Sweep:
                 continue
             try:
                 settled = self._look_at(spooled)
-            except (IntegrityError, OSError) as error:
-                # Another sweep was faster, or the folder is being tidied away: look again next time.
-                logger.info("Series %s is looked at again: %s", spooled.series_uid, type(error).__name__)
+            except UnavailableError:
+                raise
+            except Exception:
+                # One odd series must not keep the others waiting. It is looked at again by each tick.
+                if spooled.folder not in self._troubled:
+                    self._troubled.add(spooled.folder)
+                    logger.exception("Series %s cannot be assembled; it is tried again.", spooled.series_uid)
                 continue
+            self._troubled.discard(spooled.folder)
             if settled and time.time_ns() - spooled.changed_ns > _SETTLED_NS:
                 self._settled[spooled.folder] = spooled.changed_ns
 
@@ -90,16 +105,24 @@ class Sweep:
         """Bring the rows of a series up to date with its folder; True where nothing is left to do."""
         instances = self._spool.instances(spooled.folder)
         with self._database.read() as session:
-            known = _known(session, spooled)
-        new = [instance for instance in instances if instance.sop_uid not in known.sop_uids]
-        if not new:
+            known = _known(session, spooled, lock=False)
+        new = known.new(instances)
+        if not new and (known.series is None or known.series.state != State.RECEIVING):
             return True
         header = _header(new) if known.series is None else None
         with self._database.write() as session:
+            # Another sweep may have been here since: only what is seen under the lock counts.
+            known = _known(session, spooled, lock=True)
+            new = known.new(instances)
+            if not new:
+                if known.series is not None and known.series.state == State.RECEIVING and known.sop_uids:
+                    # Taken back for late instances that have gone again.
+                    exams.queue(session, known.series, Completeness.QUIET_PERIOD)
+                return False
             series = self._receiving(session, spooled, known.series, new, header)
             if series is None:
                 return False
-            series.instance_count = len(instances)
+            series.instance_count = len(known.sop_uids) + len(new)
             series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
             criterion = self._criterion(new, now())
             if criterion is not None:
@@ -110,16 +133,15 @@ class Sweep:
         self,
         session: Session,
         spooled: SpooledSeries,
-        latest: Series | None,
+        series: Series | None,
         new: list[SpooledInstance],
         header: tuple[SeriesHeader, str] | None,
     ) -> Series | None:
         """Return the revision that takes the new instances, made where need be; None while a worker has the exam."""
-        if latest is None:
+        if series is None:
             series = _first_revision(session, spooled, new, header)
             session.add(series)
             return series
-        series = session.get_one(Series, latest.id, with_for_update=True)
         if series.state == State.RECEIVING:
             return series
         if series.state == State.QUEUED and series.completeness != Completeness.REPROCESS:
@@ -171,10 +193,10 @@ class Sweep:
         with self._database.write() as session:
             waiting: dict[str, int] = {}
             if self._registry.active(session) is not None:
-                waiting[broker.CLASSIFY] = _mark(session, Series, Series.state == State.QUEUED, ready, asleep)
+                waiting[CLASSIFY] = _mark(session, Series, Series.state == State.QUEUED, ready, asleep)
             late = or_(Delivery.woken_at.is_(None), Delivery.woken_at < stale)
-            waiting[broker.DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
-            waiting[broker.DELIVER] += _mark(session, Delivery, delivery.due(), late)
+            waiting[DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
+            waiting[DELIVER] += _mark(session, Delivery, delivery.due(), late)
         for queue, count in waiting.items():
             if count:
                 self._queues.wake(queue, count)
@@ -185,19 +207,19 @@ class Sweep:
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
         try:
             self._spool.expire_aside(self._settings.listener.aside_days, now().date())
+            self._queues.tidy()
         except OSError as error:
             logger.warning("What was laid aside could not be removed: %s", error)
 
 
-def _known(session: Session, spooled: SpooledSeries) -> _Known:
-    rows = list(
-        session.scalars(
-            select(Series)
-            .join(Study)
-            .where(Series.series_uid == spooled.series_uid, Study.study_uid == spooled.study_uid)
-            .order_by(Series.revision)
-        )
+def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
+    query = (
+        select(Series)
+        .join(Study)
+        .where(Series.series_uid == spooled.series_uid, Study.study_uid == spooled.study_uid)
+        .order_by(Series.revision)
     )
+    rows = list(session.scalars(query.with_for_update(of=Series) if lock else query))
     if not rows:
         return _Known(None, frozenset())
     uids = session.scalars(select(Instance.sop_uid).where(Instance.series_id.in_([row.id for row in rows])))
@@ -210,13 +232,16 @@ def _header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None
         try:
             dataset = dcmread(instance.path, stop_before_pixels=True)
             return read_header(dataset), str(dataset.file_meta.get(_SENDER_TAG, ""))
-        except (Unreadable, ValueError, OSError, EOFError, AttributeError, TypeError, KeyError):
+        except Exception:
             continue
     return None
 
 
 def _first_revision(
-    session: Session, spooled: SpooledSeries, new: list[SpooledInstance], found: tuple[SeriesHeader, str] | None
+    session: Session,
+    spooled: SpooledSeries,
+    new: list[SpooledInstance],
+    found: tuple[SeriesHeader, str] | None,
 ) -> Series:
     header, sender = found or (None, "")
     study = session.scalar(select(Study).where(Study.study_uid == spooled.study_uid))
@@ -249,7 +274,7 @@ def _first_revision(
 
 def _mark(session: Session, table: Any, *conditions: Any) -> int:
     """Note that a message goes out for the rows that meet the conditions; return how many, up to a handful."""
-    ids = list(session.scalars(select(table.id).where(*conditions).limit(broker.ENOUGH_MESSAGES)))
+    ids = list(session.scalars(select(table.id).where(*conditions).limit(ENOUGH_MESSAGES)))
     if ids:
         session.execute(update(table).where(table.id.in_(ids)).values(woken_at=now()))
     return len(ids)

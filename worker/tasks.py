@@ -15,8 +15,8 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
 from worker.application import Application
-from worker.broker import CLASSIFY, DELIVER, task_name
 from worker.errors import UnavailableError
+from worker.queues import CLASSIFY, DELIVER, task_name
 
 logger = logging.getLogger(__name__)
 

@@ -1,25 +1,24 @@
 """STOW-RS to a PACS (PS3.18 chapter 10.5)."""
 
-import re
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import requests
 from dicomweb_client import DICOMwebClient
+from dicomweb_client.web import _load_xml_dataset
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from retrying import RetryError
 
 from pacs.destinations.destination import Offer
 from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
 from pacs.report import Document
 
 # Failure Reason (0008,1197), PS3.3 C.14.1.1 and PS3.18 table 10.5.3-3.
+_DUPLICATE_INSTANCE = 0x0111  # it has this very UID already: an earlier attempt arrived
 _UNSUPPORTED = frozenset({0x0122})
-_TRY_AGAIN_REASONS = frozenset({0x0110})
+_TRY_AGAIN_REASONS = frozenset({0x0110, 0x0124})
 _TRY_AGAIN_STATUSES = frozenset({401, 403, 404, 407, 408, 425, 429})
 
 
@@ -79,28 +78,33 @@ class DicomwebDestination:
         dataset = dcmread(BytesIO(document.content))
         try:
             client.store_instances([dataset], study_instance_uid=dataset.StudyInstanceUID)
-        except requests.HTTPError:
-            pass  # judged below, from the answer
-        except (requests.RequestException, RetryError) as error:
-            raise Retry(f"{self.name} ({self._url}) cannot be reached: {type(error).__name__}.") from error
-        except (ValueError, KeyError, InvalidDicomError, SyntaxError) as error:
-            if not answers or not answers[-1].ok:
-                raise Retry(f"{self.name}: the answer to STOW-RS cannot be read ({error}).") from error
+        except Exception as error:  # the client raises whatever it likes on odd answers; they are judged below
+            if not answers:
+                raise Retry(f"{self.name} ({self._url}) cannot be reached: {type(error).__name__}.") from error
         finally:
             self._session.hooks["response"] = []
         self._judge(answers[-1], document)
 
     def _judge(self, answer: requests.Response, document: Document) -> None:
-        reasons = _failure_reasons(answer, document.sop_uid)
-        if answer.ok and not reasons:
+        """Believe in success only where the server names our instance as stored (PS3.18 table 10.5.3-2)."""
+        stored, reasons = _outcome(answer, document.sop_uid)
+        if answer.history or answer.request.method != "POST":
+            raise Retry(f"{self.name} redirects STOW-RS to {answer.url}: set the destination's url to where it leads.")
+        if (answer.ok and stored and not reasons) or _DUPLICATE_INSTANCE in reasons:
             return
         shown = ", ".join(f"0x{reason:04X}" for reason in reasons)
-        sentence = f"{self.name} answered {answer.status_code} {answer.reason}" + (f", reason {shown}." if shown else ".")
+        sentence = f"{self.name} answered {answer.status_code} {answer.reason}" + (
+            f", reason {shown}." if shown else "."
+        )
         if any(reason in _UNSUPPORTED or reason >> 8 == 0xA9 for reason in reasons):
             raise UnsupportedClass(sentence)
         if reasons:
             busy = all(reason >> 8 == 0xA7 or reason in _TRY_AGAIN_REASONS for reason in reasons)
             raise Retry(sentence) if busy else Refused(sentence)
+        if answer.ok:
+            raise Retry(
+                f"{sentence[:-1]}, but does not say that it stored the report; is {self._url} its DICOMweb root?"
+            )
         # Credentials and addresses are a matter of configuration: what is mended there must not need a resend.
         if answer.status_code >= 500 or answer.status_code in _TRY_AGAIN_STATUSES:
             raise Retry(sentence)
@@ -109,24 +113,29 @@ class DicomwebDestination:
         raise Refused(sentence)
 
 
-def _failure_reasons(answer: requests.Response, sop_uid: str) -> list[int]:
-    """Return the failure reasons that the answer names for our instance; none where it says nothing."""
+def _outcome(answer: requests.Response, sop_uid: str) -> tuple[bool, list[int]]:
+    """Return whether the answer names our instance as stored, and the failure reasons that it names."""
+    stored = False
+    reasons: list[int] = []
+    for dataset in _datasets(answer):
+        stored |= any(
+            item.get("ReferencedSOPInstanceUID") == sop_uid for item in dataset.get("ReferencedSOPSequence") or []
+        )
+        failed = [*(dataset.get("FailedSOPSequence") or []), *(dataset.get("OtherFailuresSequence") or [])]
+        reasons.extend(
+            int(item.get("FailureReason") or 0x0110)
+            for item in failed
+            if item.get("ReferencedSOPInstanceUID", sop_uid) == sop_uid
+        )
+    return stored, reasons
+
+
+def _datasets(answer: requests.Response) -> list[Dataset]:
+    """Read an answer in JSON (PS3.18 F) or XML (PS3.19 A); nothing where it is neither."""
     try:
+        if b"NativeDicomModel" in answer.content:
+            return [_load_xml_dataset(ET.fromstring(answer.content))]  # noqa: S314 – of a configured server
         content = answer.json()
-        datasets: Sequence[Dataset] = [Dataset.from_json(item) for item in (content if isinstance(content, list) else [content])]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return _failure_reasons_xml(answer)
-    reasons = []
-    for dataset in datasets:
-        for item in dataset.get("FailedSOPSequence") or []:
-            if item.get("ReferencedSOPInstanceUID", sop_uid) == sop_uid:
-                reasons.append(int(item.get("FailureReason", 0x0110)))
-    return reasons
-
-
-def _failure_reasons_xml(answer: requests.Response) -> list[int]:
-    """A server that answers in XML only: 00081198 marks a failure; its reason stands in 00081197."""
-    if b"00081198" not in answer.content:
+        return [Dataset.from_json(item) for item in (content if isinstance(content, list) else [content])]
+    except Exception:  # an answer that is no DICOM
         return []
-    found = re.search(rb'tag="00081197".*?<Value[^>]*>(\d+)</Value>', answer.content, re.DOTALL)
-    return [int(found[1]) if found else 0x0110]

@@ -16,8 +16,10 @@ from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
 from pacs.report import Document
 
 _SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_DUPLICATE_INSTANCE = 0x0111  # it has this very UID already: an earlier attempt arrived
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
-_NOT_AUTHORISED = 0x0124
+_NOT_AUTHORISED = 0x0124  # a matter of configuration on the other side
+_CONNECT_SECONDS = 10
 
 
 class DimseDestination:
@@ -48,8 +50,6 @@ class DimseDestination:
     def check(self) -> None:
         """Send a C-ECHO. Raises DeliveryError."""
         with self._associate([str(Verification)]) as association:
-            if not association.accepted_contexts:
-                raise DeliveryError(f"{self.name} does not accept C-ECHO.")
             status = association.send_c_echo()
             if status.get("Status") != 0:
                 raise DeliveryError(f"{self.name} did not answer the C-ECHO with success.")
@@ -57,11 +57,19 @@ class DimseDestination:
     @contextmanager
     def _associate(self, sop_classes: Any) -> Iterator[Association]:
         entity = AE(self._calling_ae)
-        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
+        entity.connection_timeout = min(_CONNECT_SECONDS, self._timeout)
         for sop_class in sop_classes:
             entity.add_requested_context(sop_class, _SYNTAXES)
-        association = entity.associate(self._host, self._port, ae_title=self._ae_title, max_pdu=0)
+        try:
+            association = entity.associate(self._host, self._port, ae_title=self._ae_title, max_pdu=0)
+        except OSError as error:
+            raise Retry(f"{self.name} ({self._host}:{self._port}): {error.strerror or error}.") from error
         if not association.is_established:
+            answer = association.acceptor.primitive
+            if answer is not None and answer.result == 0 and not association.accepted_contexts:
+                # pynetdicom aborts an association in which nothing was accepted.
+                raise UnsupportedClass(f"{self.name} accepts none of the SOP classes proposed to it.")
             raise Retry(f"{self.name} ({self._host}:{self._port}): {_why(association)}")
         try:
             yield association
@@ -78,11 +86,11 @@ class DimseDestination:
         if status is None:
             raise Retry(f"{self.name}: no answer to the C-STORE within {self._timeout:g} s.")
         # Success, or a warning: stored, perhaps with elements coerced (PS3.4 table B.2-1).
-        if status == 0x0000 or status >> 12 == 0xB or status == 0x0001:
+        if status in (0x0000, 0x0001, _DUPLICATE_INSTANCE) or status >> 12 == 0xB:
             return
         comment = str(answer.get("ErrorComment", "")).strip()
         reason = f"{self.name} answered 0x{status:04X}" + (f" ({comment})." if comment else ".")
-        if status >> 8 == 0xA7 or status == 0x0110 or 0x0211 <= status <= 0x0213:
+        if status >> 8 == 0xA7 or status in (0x0110, _NOT_AUTHORISED) or 0x0211 <= status <= 0x0213:
             raise Retry(reason)
         if status == _SOP_CLASS_NOT_SUPPORTED or status >> 8 == 0xA9:
             raise UnsupportedClass(reason)

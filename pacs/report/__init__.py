@@ -1,4 +1,4 @@
-"""The report of an exam: what it is given (`exam`), its tree (`content`), its header (`header`), its bytes (`document`).
+"""The report of an exam: what it is given (`exam`), its header (`header`), tree (`content`) and bytes (`document`).
 
 Root TID 1500 (PS3.16), as the IHE AI Results profile asks.
 """

@@ -26,6 +26,7 @@ from highdicom.sr import (
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs import codes
@@ -155,12 +156,10 @@ def _regions(key: KeySlice) -> list[ImageRegion]:
         referenced_frame_numbers=None if key.frame is None else [key.frame],
     )
     polygons = sorted((np.array(outline) for outline in key.outlines), key=_area, reverse=True)
-    return [
-        ImageRegion(GraphicTypeValues.POLYLINE, np.vstack([polygon, polygon[:1]]), source) for polygon in polygons
-    ]
+    return [ImageRegion(GraphicTypeValues.POLYLINE, np.vstack([polygon, polygon[:1]]), source) for polygon in polygons]
 
 
-def _area(polygon: np.ndarray) -> float:  # type: ignore[type-arg]
+def _area(polygon: NDArray[np.float64]) -> float:
     x, y = polygon[:, 0], polygon[:, 1]
     return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
 
@@ -191,7 +190,7 @@ def _items(node: Dataset) -> Iterable[Dataset]:
 
 
 def _drop_unknown_thickness(root: Dataset) -> None:
-    """highdicom asks for a thickness of every image; what no header states must not stand in the report."""
+    """Highdicom asks for a thickness of every image; what no header states must not stand in the report."""
     for node in _items(root):
         children = node.get("ContentSequence")
         if not children:

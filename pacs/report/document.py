@@ -57,7 +57,14 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
     sop_uid = hashed_uid("report", identity, sop_class_uid)
     series_uid = report_series_uid(exam)
     description = describe(exam)
-    charset = headers.character_set(exam.header, description, exam.algorithm.name)
+    algorithm = exam.algorithm
+    said = (
+        algorithm.name,
+        algorithm.version,
+        *algorithm.parameters,
+        *(known.code_meaning for known in exam.classes),
+    )
+    charset = headers.character_set(exam.header, description, *said)
     shared = {
         "evidence": [headers.evidence(exam.header, instance, charset) for instance in exam.instances],
         "content": content_tree(exam, charset, identity),

@@ -3,7 +3,9 @@
 What is invalid in the received header is left empty rather than cut: half an accession number is a wrong one.
 """
 
+import json
 import re
+from datetime import date
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
@@ -20,7 +22,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def character_set(header: SeriesHeader, *others: str) -> str:
     """Return ISO_IR 100 where Latin-1 holds all text of the report, else ISO_IR 192 (UTF-8)."""
     patient = header.patient
-    texts = (header.context, patient.name, patient.patient_id, patient.issuer, header.study_description, header.accession_number)
+    context = json.dumps(json.loads(header.context), ensure_ascii=False)
+    texts = (
+        context,
+        patient.name,
+        patient.patient_id,
+        patient.issuer,
+        header.study_description,
+        header.accession_number,
+    )
     try:
         "".join((*texts, header.study_id, header.referring_physician, *others)).encode("latin-1")
     except UnicodeEncodeError:
@@ -67,7 +77,11 @@ def image(header: SeriesHeader, key: KeySlice, charset: str) -> Dataset:
 def valid_date(value: str) -> str:
     """Return a date as YYYYMMDD, or nothing."""
     match = _DATE.fullmatch(value)
-    if not match or not (1 <= int(match[2]) <= 12 and 1 <= int(match[3]) <= 31):
+    if not match:
+        return ""
+    try:
+        date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
         return ""
     return "".join(match.groups())
 

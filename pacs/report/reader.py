@@ -46,7 +46,9 @@ def _read(dataset: Dataset, group: Dataset, impression: Dataset, certainty: Data
         value, scheme = _concept(child)
         if scheme == PRIVATE_SCHEME and value.startswith("PROB-"):
             probabilities[value.removeprefix("PROB-")] = _percent(child)
-    series = [item for study in dataset.CurrentRequestedProcedureEvidenceSequence for item in study.ReferencedSeriesSequence]
+    series = [
+        item for study in dataset.CurrentRequestedProcedureEvidenceSequence for item in study.ReferencedSeriesSequence
+    ]
     return ReadReport(
         sop_uid=str(dataset.SOPInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -91,7 +92,14 @@ def _draw_tubes(patient: Patient, rng: np.random.Generator) -> list[Tube]:
 
 
 def add_lesions(
-    hu: Floats, lesions: Lesions, patient: Patient, lungs: Mask, x: Floats, y: Floats, z: float, spacing: float
+    hu: Floats,
+    lesions: Lesions,
+    patient: Patient,
+    lungs: Mask,
+    x: Floats,
+    y: Floats,
+    z: float,
+    spacing: float,
 ) -> Mask:
     """Draw the disease into the slice `hu` (rows, columns; in place) and return where it is.
 
@@ -105,7 +113,7 @@ def add_lesions(
     depth = (ndimage.distance_transform_edt(lungs)[rows, columns] * spacing).astype(np.float32)
     patchy = _noise_at(lesions.noise, patient, position)
     basal = 1.0 - z / patient.lung_height  # 1 at the base, 0 at the apex
-    posterior = position[:, 1] / patient.lung_half_depth
+    posterior: Floats = (position[:, 1] / patient.lung_half_depth).astype(np.float32)
     values = hu[rows, columns]
     if lesions.disease == "UIP":
         hit = _honeycomb(values, lesions, position, depth, basal, posterior, patchy)
@@ -119,7 +127,13 @@ def add_lesions(
 
 
 def _honeycomb(
-    hu: Floats, lesions: Lesions, position: Floats, depth: Floats, basal: float, posterior: Floats, patchy: Floats
+    hu: Floats,
+    lesions: Lesions,
+    position: Floats,
+    depth: Floats,
+    basal: float,
+    posterior: Floats,
+    patchy: Floats,
 ) -> Mask:
     reach = 10 + 24 * lesions.severity * basal  # how far the disease comes in from the pleura
     score = 1 - depth / reach + 0.35 * posterior + 0.22 * patchy + 1.6 * (basal - 0.95 + 0.45 * lesions.severity)
@@ -127,17 +141,21 @@ def _honeycomb(
     net = (score > 0.1) & ~comb
     if comb.any():
         # Air in the cells, a wall where the two nearest seeds are almost equally far.
-        near, second = lesions.cells.query(position[comb], k=2)[0].T
-        hu[comb] = np.where(second - near < lesions.wall, -120.0, -955.0)
+        hu[comb] = np.where(_to_wall(lesions.cells, position[comb]) < lesions.wall, -120.0, -955.0)
     if net.any():
-        near, second = lesions.mesh.query(position[net], k=2)[0].T
-        hu[net] = np.where(second - near < 2.2, np.maximum(hu[net], -330.0), hu[net])
+        hu[net] = np.where(_to_wall(lesions.mesh, position[net]) < 2.2, np.maximum(hu[net], -330.0), hu[net])
     hit: Mask = comb | net
     return hit
 
 
 def _ground_glass(
-    hu: Floats, lesions: Lesions, position: Floats, depth: Floats, basal: float, posterior: Floats, patchy: Floats
+    hu: Floats,
+    lesions: Lesions,
+    position: Floats,
+    depth: Floats,
+    basal: float,
+    posterior: Floats,
+    patchy: Floats,
 ) -> Mask:
     # The patchiness is weak and even on both sides: the pattern is symmetric.
     score = 2.2 * (basal - 0.8 + 0.55 * lesions.severity) + 0.3 * posterior + 0.1 * patchy
@@ -146,9 +164,14 @@ def _ground_glass(
     hu += (weight * lesions.density_hu).astype(np.float32)
     hit: Mask = weight > 0.35
     if hit.any():
-        near, second = lesions.mesh.query(position[hit], k=2)[0].T
-        hu[hit] += np.where(second - near < 0.9, 130.0, 0.0).astype(np.float32)
+        hu[hit] += np.where(_to_wall(lesions.mesh, position[hit]) < 0.9, 130.0, 0.0).astype(np.float32)
     return hit
+
+
+def _to_wall(seeds: cKDTree, position: Floats) -> NDArray[np.float64]:
+    """How much farther the second nearest seed is than the nearest, in mm: small near the wall of a Voronoi cell."""
+    distances = np.asarray(seeds.query(position, k=2)[0])
+    return np.asarray(distances[:, 1] - distances[:, 0])
 
 
 def _traction_bronchiectasis(hu: Floats, lesions: Lesions, lungs: Mask, x: Floats, y: Floats, z: float) -> Mask:

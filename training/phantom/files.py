@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+from training.phantom.anatomy import Mask
 from training.phantom.disease import DISEASES, Disease
 from training.phantom.slices import MATRIX, ExamPlan, PhantomSlice, plan_exam, render
 
@@ -87,7 +88,7 @@ def _write_exam(folder: Path, plan: ExamPlan, seed: int, exam: int) -> PhantomEx
     )
 
 
-def _count(masks: Iterable[np.ndarray]) -> int:  # type: ignore[type-arg]
+def _count(masks: Iterable[Mask]) -> int:
     return sum(int(mask.sum()) for mask in masks)
 
 

@@ -67,4 +67,5 @@ def reconstruct(hu: Floats, scan: Scan, rng: np.random.Generator) -> Floats:
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), scan.kernel.grain)
     # Air outside the body is quieter than the body itself.
     strength = np.where(hu <= AIR_HU, 0.35, 1.0) * scan.kernel.noise_hu / noise.std()
-    return np.clip(image + noise * strength, -1024, 3071).astype(np.float32)
+    result: Floats = np.clip(image + noise * strength, -1024, 3071).astype(np.float32)
+    return result

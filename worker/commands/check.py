@@ -6,7 +6,6 @@ from typing import Any
 
 import typer
 
-from models.classifier import Classifier
 from models.errors import ModelError
 from pacs.errors import PacsError
 from worker import console
@@ -60,9 +59,12 @@ def _model(app: Application) -> str:
     if not app.database.is_current():
         raise WorkerError("not known without the tables.")
     with app.database.read() as session:
-        model = app.registry.active(session)
+        pinned = app.settings.model
+        model = app.registry.active(session) if pinned is None else app.registry.find(session, pinned)
     if model is None:
         raise WorkerError("none is active, so exams wait in 'queued'; import one with 'reticula models import FOLDER'.")
+    from models.classifier import Classifier
+
     Classifier.open(app.registry.folder(model))
     return f"{model.name} {model.version}, {model.architecture}"
 

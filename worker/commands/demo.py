@@ -1,29 +1,37 @@
 """`reticula demo`: the main job from end to end, in a minute, on this machine alone."""
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
-from pacs.sender import send
-from training.phantom import write_phantoms
 from worker import console
 from worker.commands.exams import percent
-from worker.demo import SEED, Demo, Outcome, Outgoing, now_seconds, pause
+
+if TYPE_CHECKING:
+    from worker.demo import Demo, Outcome, Outgoing
 
 _PHANTOMS = 2
 _PATIENCE_SECONDS = 300.0
+_POLL_SECONDS = 0.2
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="Where everything lies; replaced by each run.")] = Path("reticula-demo"),
+    folder: Annotated[Path, typer.Option("--dir", help="Where everything lies; replaced by each run.")] = Path(
+        "reticula-demo"
+    ),
     from_: Annotated[list[Path] | None, typer.Option("--from", help="Send these DICOM folders too.")] = None,
 ) -> None:
     """Send phantom exams through a whole installation, and check the reports that come back.
 
     Example: reticula demo --from /data/chest-ct
     """
+    from training.phantom import write_phantoms
+    from worker.demo import SEED, Demo
+
     for other in from_ or []:
         if not other.is_dir():
             raise typer.BadParameter(f"{other} is not a folder.", param_hint="--from")
@@ -32,9 +40,7 @@ def demo(
     with console.progress() as bars:
         drawing = bars.add_task("Drawing phantoms", total=_PHANTOMS)
         phantoms = run.folder / "phantoms"
-        write_phantoms(
-            phantoms, seed=SEED, exams=_PHANTOMS, progress=lambda done: bars.update(drawing, completed=done)
-        )
+        write_phantoms(phantoms, seed=SEED, exams=_PHANTOMS, progress=lambda done: bars.update(drawing, completed=done))
         series = run.outgoing(phantoms, from_ or [])
         starting = bars.add_task("Starting archive, listener, workers and sweep", total=1)
         with run.running():
@@ -49,8 +55,10 @@ def demo(
     raise typer.Exit(1 if faults else 0)
 
 
-def _send(run: Demo, series: list[Outgoing], bars: console.Progress) -> dict[str, float]:
+def _send(run: "Demo", series: "list[Outgoing]", bars: Progress) -> dict[str, float]:
     """Send every series over an association of its own; return when the last instance of each went."""
+    from pacs.sender import send
+
     sending = bars.add_task("Sending by C-STORE", total=sum(len(one.files) for one in series))
     listener = run.application.settings.listener
     finished: dict[str, float] = {}
@@ -63,21 +71,21 @@ def _send(run: Demo, series: list[Outgoing], bars: console.Progress) -> dict[str
             calling_ae="DEMO",
             sent=lambda _count: bars.advance(sending),
         )
-        finished[one.series_uid] = now_seconds()
+        finished[one.series_uid] = time.time()
     return finished
 
 
-def _await(run: Demo, series: list[Outgoing], bars: console.Progress) -> None:
+def _await(run: "Demo", series: "list[Outgoing]", bars: Progress) -> None:
     waiting = bars.add_task("Waiting for the reports", total=len(series))
-    deadline = now_seconds() + _PATIENCE_SECONDS + 20 * len(series)
+    deadline = time.time() + _PATIENCE_SECONDS + 20 * len(series)
     done = 0
-    while done < len(series) and now_seconds() < deadline:
+    while done < len(series) and time.time() < deadline:
         done = sum(run.done(one) for one in series)
         bars.update(waiting, completed=done)
-        pause()
+        time.sleep(_POLL_SECONDS)
 
 
-def _print(run: Demo, outcomes: list[Outcome]) -> None:
+def _print(run: "Demo", outcomes: "list[Outcome]") -> None:
     table = Table("patient", "verdict", "probability", "slices", "seconds to report", "check")
     for outcome in outcomes:
         exam = outcome.exam

@@ -65,7 +65,11 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
         blank = [""] * (len(shown["probabilities"] or {}) - len(values))
         position = "" if row["position_mm"] is None else f"{row['position_mm']:.1f}"
         table.add_row(
-            str(row["instance_number"] or ""), position, percent(row["lung_fraction"]), *values, *blank,
+            str(row["instance_number"] or ""),
+            position,
+            percent(row["lung_fraction"]),
+            *values,
+            *blank,
             row["note"] or (f"key slice {row['key_rank']}" if row["key_rank"] else ""),
         )
     if slices:

@@ -27,9 +27,7 @@ def list_models(as_json_: AsJson = False) -> None:
     for version in versions:
         imported = f"{version.imported_at:%Y-%m-%d %H:%M}"
         active = "active" if version.active else ""
-        table.add_row(
-            version.name, version.version, version.architecture, active, imported, version.bundle_sha256[:12]
-        )
+        table.add_row(version.name, version.version, version.architecture, active, imported, version.bundle_sha256[:12])
     console.out.print(table)
 
 
@@ -49,6 +47,18 @@ def show(
         console.say_json(as_json(version))
         return
     console.say((registry.folder(version) / "card.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="Name, 'name version', or the start of the checksum.")],
+) -> None:
+    """Make an imported model the active one.
+
+    Example: reticula models promote 'uip-nsip 2'
+    """
+    version = application().registry.promote(name, actor=audit.person())
+    console.say(f"Model {version.name} {version.version} is active.")
 
 
 @app.command("import")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from training.phantom import write_phantoms
 from worker import console
 
 
@@ -19,9 +18,15 @@ def phantom(
 
     Example: reticula phantom /tmp/phantoms --seed 7 --exams 4
     """
+    from training.phantom import write_phantoms
+
     with console.progress() as bars:
         task = bars.add_task("Exams", total=exams)
         write_phantoms(
-            folder, seed=seed, exams=exams, slices=slices, progress=lambda done: bars.update(task, completed=done)
+            folder,
+            seed=seed,
+            exams=exams,
+            slices=slices,
+            progress=lambda done: bars.update(task, completed=done),
         )
     console.say(f"{exams} exams and their truth.json lie in {folder}.")

@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 
 from worker import processes
-from worker.broker import QUEUES
 from worker.commands.context import application
 from worker.processes import Child, Stop, Supervisor, say_ready
-from worker.tasks import run_worker
+from worker.queues import QUEUES
 
 SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 20.0
@@ -40,6 +39,8 @@ def work(
     unknown = [name for name in names if name not in QUEUES]
     if unknown or not names:
         raise typer.BadParameter(f"Choose among {', '.join(QUEUES)}.", param_hint="--queues")
+    from worker.tasks import run_worker
+
     code = run_worker(application(), names, say_ready)
     raise typer.Exit(code)
 
@@ -75,5 +76,3 @@ def up() -> None:
         *(Child(f"worker for {queue}", processes.command("work", "--queues", queue)) for queue in QUEUES),
     ]
     Supervisor(children).run(stop, say_ready)
-
-

@@ -39,7 +39,7 @@ def train(
     Example: reticula train exams/ --output bundles/uip-nsip-2 --weights mobilenet_v2.safetensors
     """
     if (weights is None) == (not from_scratch):
-        raise WorkerError("Say where to start: either --weights FILE or --from-scratch.")
+        raise typer.BadParameter("Say where to start: either --weights FILE or --from-scratch.")
     if not _ALLOCATOR.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**_ALLOCATOR, **os.environ})  # noqa: S606
     try:
@@ -67,7 +67,10 @@ def train(
     with console.progress() as bars:
         reading = bars.add_task("Reading", total=len(sources))
         data = labelled.load(
-            sources, Preprocessing(), threads=os.cpu_count() or 1, progress=lambda done: bars.update(reading, completed=done)
+            sources,
+            Preprocessing(),
+            threads=os.cpu_count() or 1,
+            progress=lambda done: bars.update(reading, completed=done),
         )
         for path, why in data.skipped:
             console.err.print(f"Left out {path}: {why}", markup=False)
@@ -81,7 +84,10 @@ def train(
             bars.reset(fitting, description=f"Epoch {epoch.number + 1}")
 
         bundle = recipes.train(
-            recipe, data, output, on_epoch=show,
+            recipe,
+            data,
+            output,
+            on_epoch=show,
             on_batch=lambda done, total: bars.update(fitting, completed=done, total=total),
         )
     console.say(f"Bundle {bundle.description.name} {bundle.description.version} lies in {bundle.folder}.")

@@ -1,0 +1,152 @@
+"""Hounsfield units from every encoding that the listener accepts."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from pacs.errors import Unreadable
+from pacs.pixels import decode_all, hounsfield
+from pacs.series import SourceSlice, read_series
+from tests.datasets import ct, write
+from tests.servers import need
+
+STORED = (np.arange(64 * 48, dtype=np.int16).reshape(64, 48) % 1500).astype(np.int16)
+
+
+def decode(tmp_path: Path, dataset: Dataset) -> Any:
+    return hounsfield(read_series(write(tmp_path, dataset)).slices[0])
+
+
+def test_rescale_gives_hounsfield_units(tmp_path: Path) -> None:
+    hu = decode(tmp_path, ct(pixels=STORED, RescaleSlope="2", RescaleIntercept="-1000.5"))
+    assert hu.dtype == np.int16
+    assert hu.shape == (64, 48)
+    assert np.abs(hu - (STORED * 2 - 1000.5)).max() <= 0.5
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_uncompressed_syntaxes(tmp_path: Path, syntax: Any) -> None:
+    dataset = ct(pixels=STORED)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    assert np.array_equal(decode(tmp_path, dataset), STORED - 1024)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_lossless_syntaxes_that_pydicom_encodes(tmp_path: Path, syntax: Any) -> None:
+    dataset = ct(pixels=STORED, PixelRepresentation=0)
+    dataset.compress(syntax, generate_instance_uid=False)
+    assert np.array_equal(decode(tmp_path, dataset), STORED - 1024)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"])
+def test_jpeg_lossless(tmp_path: Path, syntax: str) -> None:
+    assert np.array_equal(decode(tmp_path, gdcm_encoded(tmp_path, syntax, ct(pixels=STORED))), STORED - 1024)
+
+
+def test_lossy_jpeg_of_8_bits(tmp_path: Path) -> None:
+    smooth = _ramp(250).astype(np.uint8)
+    dataset = ct(pixels=smooth, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0)
+    hu = decode(tmp_path, gdcm_encoded(tmp_path, "1.2.840.10008.1.2.4.50", dataset))
+    assert np.abs(hu + 1024 - smooth.astype(int)).max() <= 6
+
+
+def test_lossy_jpeg_of_12_bits(tmp_path: Path) -> None:
+    smooth = _ramp(4000).astype(np.uint16)
+    (plain,) = write(tmp_path, ct(pixels=smooth, BitsStored=12, HighBit=11, PixelRepresentation=0))
+    encoded = tmp_path / "extended.dcm"
+    subprocess.run([need("/usr/bin/dcmcjpeg", "dcmtk"), "+ee", plain, encoded], check=True)
+    assert dcmread(encoded).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.51"
+    hu = hounsfield(read_series([encoded]).slices[0])
+    assert np.abs(hu + 1024 - smooth.astype(int)).max() <= 8
+
+
+def _ramp(highest: int) -> Any:
+    ramp = np.add.outer(np.arange(64), np.arange(48))
+    return ramp * highest // ramp.max()
+
+
+def gdcm_encoded(tmp_path: Path, syntax: str, dataset: Dataset) -> Dataset:
+    """Encode with GDCM; pydicom has no JPEG encoder."""
+    (source,) = write(tmp_path / "source", dataset)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    kinds = {
+        "1.2.840.10008.1.2.4.50": gdcm.TransferSyntax.JPEGBaselineProcess1,
+        "1.2.840.10008.1.2.4.57": gdcm.TransferSyntax.JPEGLosslessProcess14,
+        "1.2.840.10008.1.2.4.70": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    }
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(kinds[syntax]))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    target = tmp_path / "encoded.dcm"
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    encoded = dcmread(target)
+    assert encoded.file_meta.TransferSyntaxUID == syntax
+    return encoded
+
+
+def test_monochrome1_means_the_same_units(tmp_path: Path) -> None:
+    hu = decode(tmp_path, ct(pixels=STORED, PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(hu, STORED - 1024)
+
+
+def test_unsigned_twelve_bits(tmp_path: Path) -> None:
+    stored = (STORED.astype(np.uint16) * 2) & 0xFFF
+    hu = decode(tmp_path, ct(pixels=stored, PixelRepresentation=0, BitsStored=12, HighBit=11))
+    assert np.array_equal(hu, stored.astype(np.int16) - 1024)
+
+
+def test_padding_becomes_air(tmp_path: Path) -> None:
+    stored = STORED.copy()
+    stored[:5] = -2000
+    hu = decode(tmp_path, ct(pixels=stored, PixelPaddingValue=-2000, RescaleIntercept="0"))
+    assert set(hu[:5].ravel()) == {-1024}
+    assert np.array_equal(hu[5:], STORED[5:])
+    limits = {"PixelPaddingValue": -2100, "PixelPaddingRangeLimit": -1900}
+    ranged = decode(tmp_path / "r", ct(pixels=stored, RescaleIntercept="0", **limits))
+    assert np.array_equal(ranged, hu)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"RescaleSlope": None}, {"RescaleIntercept": ""}, {"RescaleSlope": "0"}, {"RescaleType": "OD"}, {"PixelData": b"12"},
+     {"Rows": 63}, {"Rows": 60000, "Columns": 60000}],
+)  # fmt: skip
+def test_what_gives_no_hounsfield_units_is_said(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        decode(tmp_path, ct(pixels=STORED, **values))
+
+
+def test_one_corrupt_slice_costs_that_slice_only(tmp_path: Path) -> None:
+    datasets = [ct(number, pixels=STORED) for number in range(1, 30)]
+    datasets[7].PixelData = b"\x00" * 100
+    broken = ct(12, pixels=STORED)
+    broken.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    broken.PixelData = encapsulate([b"\xff\x4f\xff\x51garbage"])
+    broken["PixelData"].VR = "OB"
+    datasets[11] = broken
+    slices: tuple[SourceSlice, ...] = read_series(write(tmp_path, *datasets)).slices
+    decoded = list(decode_all(slices, threads=4, ahead=3))
+    assert [one.source for one in decoded] == list(slices)
+    assert [index for index, one in enumerate(decoded) if one.hu is None] == [7, 11]
+    assert all(one.error for one in decoded if one.hu is None)
