@@ -1,5 +1,6 @@
 """The network at work: a bundle run by OpenVINO on the CPU, one slice a request, several requests at once."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Classifier:
             raise BundleError(f"{bundle.network} takes {self._compiled.input(0).shape}, not (1, 1, {size}, {size}).")
         if list(self._compiled.output(0).shape) != [1, classes]:
             raise BundleError(f"{bundle.network} gives {self._compiled.output(0).shape}, not (1, {classes}).")
+        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(count)]
 
     @classmethod
     def open(cls, folder: Path) -> "Classifier":
@@ -39,32 +42,40 @@ class Classifier:
         """The arithmetic that the processor runs the network in: `f32`, or `bf16` where it has that."""
         return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
-    @property
-    def requests(self) -> int:
-        """How many slices are best on their way at once."""
-        return int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-
     def stream(self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]) -> Iterator[tuple[Any, NDArray[np.float64]]]:
-        """Classify (key, slice) pairs as they come; yield (key, probabilities), in the order of completion.
+        """Classify (key, slice) pairs as they come; yield (key, probabilities) in their order.
 
         A slice is int16 of shape (size, size) in HU, the probabilities are of shape (classes,). No more slices
         are held than there are requests.
         """
-        done: list[tuple[Any, NDArray[np.float64]]] = []
-
-        def collect(request: Any, key: Any) -> None:
-            done.append((key, request.get_output_tensor(0).data[0].astype(np.float64)))
-
-        queue = openvino.AsyncInferQueue(self._compiled, self.requests)
-        queue.set_callback(collect)
-        for key, image in inputs:
-            queue.start_async({0: image[None, None]}, key)
-            while done:
-                yield done.pop(0)
-        queue.wait_all()
-        yield from done
+        # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
+        # queue of them may hold, and then both wait for ever.
+        free = list(self._requests)
+        running: deque[tuple[Any, openvino.InferRequest]] = deque()
+        try:
+            for key, image in inputs:
+                if not free:
+                    yield self._finish(running, free)
+                request = free.pop()
+                request.start_async({0: image[None, None]})
+                running.append((key, request))
+            while running:
+                yield self._finish(running, free)
+        finally:
+            for _key, request in running:
+                request.wait()
 
     def probabilities(self, slices: Iterable[NDArray[np.int16]]) -> NDArray[np.float64]:
         """Return the probabilities (slices, classes) of slices (size, size) in HU, in their order."""
-        rows = sorted(self.stream(enumerate(slices)), key=lambda row: int(row[0]))
-        return np.array([row for _key, row in rows]).reshape(len(rows), len(self.bundle.description.classes))
+        rows = [row for _key, row in self.stream((None, image) for image in slices)]
+        return np.array(rows).reshape(len(rows), len(self.bundle.description.classes))
+
+    @staticmethod
+    def _finish(
+        running: "deque[tuple[Any, openvino.InferRequest]]", free: "list[openvino.InferRequest]"
+    ) -> tuple[Any, NDArray[np.float64]]:
+        """Wait for the request that was started first."""
+        key, request = running.popleft()
+        request.wait()
+        free.append(request)
+        return key, request.get_output_tensor(0).data[0].astype(np.float64)

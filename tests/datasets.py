@@ -26,6 +26,7 @@ def ct(number: int = 1, *, rows: int = 64, columns: int = 64, pixels: Any = None
         "1",
         "A1",
     )
+    dataset.ReferringPhysicianName, dataset.StudyDescription = "", "Chest"
     dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.InstanceNumber, dataset.AcquisitionNumber = str(number), "1"
     dataset.ImagePositionPatient = ["0", "0", str(number * 5.0)]

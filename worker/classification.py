@@ -78,7 +78,7 @@ def classify_series(
     probabilities = np.array([image.probabilities for image in slices if image.probabilities is not None])
     if not len(probabilities):
         if all(image.note for image in slices):
-            raise Rejected("undecodable", f"No slice could be decoded. {slices[0].note}")
+            raise Rejected("undecodable", f"No slice could be decoded. {(slices[0].note or '').rstrip('.')}.")
         raise Rejected("no_lungs", "No slice shows enough lung.")
     verdict = decide(description.class_names, probabilities, description.operating_point)
     corrupt = sum(image.note is not None for image in slices)

@@ -57,7 +57,9 @@ def evidence(header: SeriesHeader, instance: ReportedInstance, charset: str) -> 
     stub.AccessionNumber = _short_text(header.accession_number, 16)
     stub.ReferringPhysicianName = _person_name(header.referring_physician)
     stub.update(Dataset.from_json(header.context))
-    stub.StudyDescription = _CONTROL.sub("", header.study_description).replace("\\", " ")[:64]
+    description = _CONTROL.sub("", header.study_description).replace("\\", " ")[:64]
+    if description:
+        stub.StudyDescription = description
     return stub
 
 

@@ -129,8 +129,8 @@ def test_padding_becomes_air(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"RescaleSlope": None}, {"RescaleIntercept": ""}, {"RescaleSlope": "0"}, {"RescaleType": "OD"}, {"PixelData": b"12"},
-     {"Rows": 63}, {"Rows": 60000, "Columns": 60000}],
+    [{"RescaleSlope": None}, {"RescaleIntercept": ""}, {"RescaleSlope": "0"}, {"RescaleType": "OD"},
+     {"PixelData": b"12"}, {"Rows": 63}, {"Rows": 60000, "Columns": 60000}],
 )  # fmt: skip
 def test_what_gives_no_hounsfield_units_is_said(tmp_path: Path, values: dict[str, Any]) -> None:
     with pytest.raises(Unreadable):

@@ -129,8 +129,8 @@ def test_absent_elements_are_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uid", "valid"),
-    [("1.2.3", True), ("2.25.0", True), ("1.2.03", False), ("../../etc/passwd", False), ("1.2.3/..", False), ("", False),
-     ("1" * 65, False), ("1.2.3\n", False)],
+    [("1.2.3", True), ("2.25.0", True), ("1.2.03", False), ("../../etc/passwd", False), ("1.2.3/..", False),
+     ("", False), ("1" * 65, False), ("1.2.3\n", False)],
 )  # fmt: skip
 def test_only_valid_uids_name_files(uid: str, valid: bool) -> None:
     assert is_uid(uid) is valid

@@ -1,0 +1,78 @@
+"""What the demo model can do: phantoms of seeds that training never saw, and nothing but the disease to go by."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+
+from models.classifier import Classifier
+from training.phantom import write_phantoms
+from training.phantom.disease import draw_lesions
+from training.phantom.slices import plan_exam
+from worker.classification import classify_series
+from worker.demo import SEED
+from worker.registry import demo_bundle
+
+EXAMS = 40
+UNSEEN = 424242
+
+
+def test_nine_of_ten_unseen_phantoms_are_right(tmp_path: Path) -> None:
+    description = Classifier.open(demo_bundle()).bundle.description
+    assert f"--seed {UNSEEN}" not in str(description)
+    assert f"--seed {SEED} " not in str(description)
+
+    def part(index: int) -> list[tuple[str, str]]:
+        folder = tmp_path / str(index)
+        made = write_phantoms(folder, seed=UNSEEN + index, exams=EXAMS // 2, slices=11)
+        classifier = Classifier.open(demo_bundle())
+        said = []
+        for exam in made:
+            paths = sorted((folder / exam.folder).glob("*.dcm"))
+            said.append((exam.label, classify_series(paths, classifier, min_slices=5).verdict.verdict))
+        return said
+
+    with ThreadPoolExecutor(2) as pool:
+        said = [pair for pairs in pool.map(part, range(2)) for pair in pairs]
+    assert Counter(truth for truth, _verdict in said) == {"UIP": EXAMS // 2, "NSIP": EXAMS // 2}
+    right = sum(truth == verdict for truth, verdict in said)
+    assert right >= 0.9 * EXAMS, Counter(said)
+
+
+def test_only_the_disease_tells_two_phantoms_apart() -> None:
+    uip, nsip = (plan_exam(disease, 5, 0) for disease in ("UIP", "NSIP"))  # type: ignore[arg-type]
+    assert uip.scan == nsip.scan
+    assert uip.positions == nsip.positions
+    assert uip.noise_seed == nsip.noise_seed
+    assert np.array_equal(uip.patient.ripples, nsip.patient.ripples)
+    assert uip.patient.vessels[0].centres.tolist() == nsip.patient.vessels[0].centres.tolist()
+    rng = np.random.default_rng(1)
+    assert draw_lesions("UIP", uip.patient, rng).disease == "UIP"
+
+
+def test_headers_of_both_diseases_come_from_the_same_lists(tmp_path: Path) -> None:
+    made = write_phantoms(tmp_path, seed=9, exams=16, slices=3)
+    values: dict[str, dict[str, set[str]]] = {"UIP": {}, "NSIP": {}}
+    for exam in made:
+        header = dcmread(tmp_path / exam.folder / "0001.dcm", stop_before_pixels=True)
+        for keyword in header.dir():
+            values[exam.label].setdefault(keyword, set()).add(str(header[keyword].value))
+    assert values["UIP"].keys() == values["NSIP"].keys() or {"PixelPaddingValue"} >= (
+        values["UIP"].keys() ^ values["NSIP"].keys()
+    )
+    for keyword in ("Manufacturer", "ConvolutionKernel", "PatientSex"):
+        assert values["UIP"][keyword] & values["NSIP"][keyword], keyword
+
+
+def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_phantoms(tmp_path / name, seed=3, exams=2, slices=3)
+    for first in sorted((tmp_path / "a").rglob("*.*")):
+        second = tmp_path / "b" / first.relative_to(tmp_path / "a")
+        if first.suffix in (".dcm", ".json"):
+            assert first.read_bytes() == second.read_bytes()
+        else:
+            one, two = np.load(first), np.load(second)
+            assert all(np.array_equal(one[name], two[name]) for name in one.files)

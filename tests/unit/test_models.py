@@ -1,0 +1,163 @@
+"""Mask, input, verdict and bundle."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import open_bundle
+from models.classifier import Classifier
+from models.errors import BundleError
+from models.lung_mask import block_mean, lung_fraction, lung_mask
+from models.resizing import fit
+from models.verdict import OperatingPoint, decide
+from tests.unit.test_report import LUNGS
+from training.phantom.disease import DISEASES
+from training.phantom.slices import plan_exam, render
+from worker.classification import outlines
+from worker.registry import demo_bundle
+
+
+@pytest.mark.parametrize("disease", DISEASES)
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_the_mask_finds_healthy_and_diseased_lungs(disease: str, seed: int) -> None:
+    plan = plan_exam(disease, seed, 0, slices=9)  # type: ignore[arg-type]
+    spacing = (plan.scan.pixel_spacing, plan.scan.pixel_spacing)
+    for image in render(plan):
+        mask = lung_mask(image.hu, spacing)
+        assert mask.shape == image.hu.shape
+        if image.lungs.mean() < 0.05:
+            assert lung_fraction(mask, spacing) < 0.2
+            continue
+        overlap = 2 * (mask & image.lungs).sum() / (mask.sum() + image.lungs.sum())
+        # Honeycombs close to the pleura are partly taken for chest wall.
+        assert overlap > (0.75 if disease == "UIP" else 0.9), f"z {image.z}: Dice {overlap:.2f}"
+
+
+def test_no_body_no_lungs() -> None:
+    for value in (-1024, 40):
+        assert not lung_mask(np.full((300, 200), value, np.int16), (0.7, 0.7)).any()
+
+
+def test_blocks_average_and_repeat_the_edge() -> None:
+    image = np.arange(15, dtype=np.int16).reshape(3, 5)
+    assert block_mean(image, 1).tolist() == image.tolist()
+    assert block_mean(image, 2).tolist() == [[3, 5, 6.5], [10.5, 12.5, 14]]
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (1024, 1024), (256, 256), (512, 400), (768, 512), (333, 777)])
+def test_any_matrix_becomes_the_input_with_its_proportions(shape: tuple[int, int]) -> None:
+    spacing = (0.5, 0.5)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    radius = min(shape) / 4
+    disc = np.hypot(rows - shape[0] / 2, columns - shape[1] / 2) < radius
+    image = np.where(disc, 40, -1000).astype(np.int16)
+    result = fit(image, spacing, 512)
+    assert result.shape == (512, 512)
+    assert result.dtype == np.int16
+    found = result > -480
+    expected = 2 * radius * 512 / max(shape)
+    assert found.any(axis=1).sum() == pytest.approx(expected, abs=3)
+    assert found.any(axis=0).sum() == pytest.approx(expected, abs=3)
+
+
+def test_pixels_that_are_not_square_keep_their_proportions() -> None:
+    image = np.full((256, 512), 40, np.int16)
+    assert (fit(image, (1.0, 0.5), 512) == 40).all()
+
+
+def test_a_slice_that_fits_is_not_touched() -> None:
+    image = np.random.default_rng(1).integers(-1000, 1000, (512, 512), dtype=np.int16)
+    assert fit(image, (0.7, 0.7), 512) is image
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "certainty"),
+    [
+        ([[0.9, 0.1]] * 4, "UIP", 0.9),
+        ([[0.2, 0.8]] * 4, "NSIP", 0.8),
+        ([[0.55, 0.45]] * 4, "indeterminate", 0.55),
+        ([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], "indeterminate", 0.5),
+        ([[1.0, 0.0]] * 2, "indeterminate", 1.0),
+    ],
+)
+def test_verdict_and_abstention(rows: list[list[float]], verdict: str, certainty: float) -> None:
+    decided = decide(("UIP", "NSIP"), np.array(rows), OperatingPoint(commit=0.6, min_slices=3))
+    assert decided.verdict == verdict
+    assert decided.certainty == pytest.approx(certainty)
+    assert sum(decided.called.values()) == len(rows)
+    assert bool(decided.reason) == (verdict == "indeterminate")
+
+
+def test_outlines_follow_the_mask() -> None:
+    mask = np.zeros((80, 100), np.uint8)
+    mask[10:50, 20:40] = 1
+    mask[20:30, 25:30] = 0
+    mask[10:30, 60:70] = 1
+    mask[0, 99] = 1
+    large, small = outlines(mask)
+    for polygon, (left, top, right, bottom) in ((large, (20, 10, 40, 50)), (small, (60, 10, 70, 30))):
+        x, y = np.array(polygon).T
+        assert (x.min(), x.max()) == (pytest.approx(left, abs=0.6), pytest.approx(right, abs=0.6))
+        assert (y.min(), y.max()) == (pytest.approx(top, abs=0.6), pytest.approx(bottom, abs=0.6))
+        assert len(polygon) <= 101
+    assert len(LUNGS) == 2
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_bundle(), tmp_path / "bundle"))
+
+
+def test_the_demo_bundle_is_whole_small_and_says_how_it_was_made() -> None:
+    opened = open_bundle(demo_bundle())
+    description = opened.description
+    assert description.class_names == ("UIP", "NSIP")
+    assert "--from-scratch" in description.command
+    assert description.command.startswith("reticula train")
+    assert description.data["started_from"] == "random weights"
+    assert "Knows phantoms only" in (demo_bundle() / "card.md").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in demo_bundle().iterdir()) < 10_000_000
+
+
+def test_an_altered_bundle_does_not_open(bundle: Path) -> None:
+    open_bundle(bundle)
+    with (bundle / "network.bin").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\x00\x01\x02\x03")
+    with pytest.raises(BundleError, match="altered"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda manifest: manifest.update(format=2), "format 1"),
+        (lambda manifest: manifest["files"].pop("network.xml"), "names no network.xml"),
+        (lambda manifest: manifest["files"].update({"../x": "0"}), "outside the bundle"),
+        (lambda manifest: manifest.pop("classes"), "incomplete"),
+        (lambda manifest: manifest["preprocessing"].update(colour="red"), "incomplete"),
+    ],
+)
+def test_a_wrong_manifest_is_one_sentence(bundle: Path, change: object, sentence: str) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    change(manifest)  # type: ignore[operator]
+    (bundle / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(BundleError, match=sentence):
+        open_bundle(bundle)
+    with pytest.raises(BundleError):
+        open_bundle(bundle / "nowhere")
+
+
+def test_slices_come_out_in_their_order_whatever_finished_first() -> None:
+    classifier = Classifier.open(demo_bundle())
+    rng = np.random.default_rng(0)
+    slices = [rng.integers(-1000, 300, (512, 512), dtype=np.int16) for _ in range(7)]
+    together = classifier.probabilities(slices)
+    assert together.shape == (7, 2)
+    assert np.allclose(together.sum(axis=1), 1, atol=1e-3)
+    alone = np.concatenate([classifier.probabilities([image]) for image in slices])
+    assert np.allclose(together, alone, atol=1e-6)
+    assert classifier.precision in ("f32", "bf16", "f16")
