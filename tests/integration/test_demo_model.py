@@ -8,7 +8,7 @@ import numpy as np
 from pydicom import dcmread
 
 from models.classifier import Classifier
-from training.phantom import write_phantoms
+from training.phantom import DISEASES, write_phantoms
 from training.phantom.disease import draw_lesions
 from training.phantom.slices import plan_exam
 from worker.classification import classify_series
@@ -28,7 +28,7 @@ def test_nine_of_ten_unseen_phantoms_are_right(tmp_path: Path) -> None:
         folder = tmp_path / str(index)
         made = write_phantoms(folder, seed=UNSEEN + index, exams=EXAMS // 2, slices=11)
         classifier = Classifier.open(demo_bundle())
-        said = []
+        said: list[tuple[str, str]] = []
         for exam in made:
             paths = sorted((folder / exam.folder).glob("*.dcm"))
             said.append((exam.label, classify_series(paths, classifier, min_slices=5).verdict.verdict))
@@ -42,7 +42,7 @@ def test_nine_of_ten_unseen_phantoms_are_right(tmp_path: Path) -> None:
 
 
 def test_only_the_disease_tells_two_phantoms_apart() -> None:
-    uip, nsip = (plan_exam(disease, 5, 0) for disease in ("UIP", "NSIP"))  # type: ignore[arg-type]
+    uip, nsip = (plan_exam(disease, 5, 0) for disease in DISEASES)
     assert uip.scan == nsip.scan
     assert uip.positions == nsip.positions
     assert uip.noise_seed == nsip.noise_seed

@@ -1,0 +1,134 @@
+"""The command line as scripts use it: exit codes, --json, --help, the installed wheel, the demo."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.installation import Installation
+from training.phantom import PhantomExam
+
+COMMANDS = [
+    ["demo"], ["up"], ["listen"], ["work"], ["sweep"], ["check"], ["phantom"], ["train"], ["db", "upgrade"],
+    ["exams", "list"], ["exams", "show"], ["exams", "retry"], ["exams", "resend"], ["exams", "reprocess"],
+    ["models", "list"], ["models", "show"], ["models", "import"], ["models", "promote"],
+]  # fmt: skip
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "installation")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_shows_an_example(command: list[str]) -> None:
+    from typer.main import get_command
+
+    from worker.main import app
+
+    node = get_command(app)
+    for name in command:
+        node = node.commands[name]  # type: ignore[attr-defined]
+    assert f"Example: reticula {command[0]}" in (node.help or "") or "reticula --config" in (node.help or "")
+
+
+def test_exit_codes_and_sentences(installation: Installation) -> None:
+    unknown = installation.run("nonsense", check=False)
+    assert unknown.returncode == 2
+    installation.run("db", "upgrade")
+    missing = installation.run("exams", "show", "1.2.3", check=False)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "There is no series 1.2.3: see 'reticula exams list'.\n"
+    bundle = installation.run("models", "import", "/nowhere", check=False)
+    assert bundle.returncode == 1
+    assert bundle.stderr.startswith("/nowhere holds no readable bundle.json")
+    wrong = installation.run("--config", "/nowhere.toml", "exams", "list", check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert installation.json("exams", "list") == []
+    assert installation.json("models", "list") == []
+
+
+def test_without_tables_there_is_one_sentence(installation: Installation) -> None:
+    done = installation.run("exams", "list", check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "database" in done.stderr
+
+
+def test_check_says_what_is_missing(installation: Installation) -> None:
+    done = installation.run("check", check=False)
+    assert done.returncode == 1
+    assert "FAIL  database" in done.stdout
+    installation.run("db", "upgrade")
+    done = installation.run("check", check=False)
+    assert "FAIL  model: none is active" in done.stdout
+    assert "FAIL  destinations: none is configured" in done.stdout
+    assert installation.run("models", "import", "demo").stdout == "Model demo 1 is imported (active).\n"
+    assert installation.run("models", "import", "demo").stdout == "Model demo 1 is imported (active).\n"
+    done = installation.run("check", check=False)
+    assert "ok    model: demo 1" in done.stdout
+    (model,) = installation.json("models", "list")
+    assert (model["name"], model["version"], model["active"]) == ("demo", "1", True)
+    assert "Knows phantoms only" in installation.run("models", "show", "demo").stdout
+
+
+def test_the_demo_runs_and_checks_itself(tmp_path: Path, phantoms: tuple[Path, list[PhantomExam]]) -> None:
+    folder = tmp_path / "demo"
+    more = phantoms[0] / phantoms[1][0].folder
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "worker.main", "demo", "--dir", str(folder), "--from", str(more)],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PHANTOM-") == 3
+    assert len(list((folder / "pictures").glob("*.png"))) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").glob("*.png"))
+    assert (folder / "data" / "reticula.sqlite3").is_file()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").touch()
+    refused = subprocess.run(
+        [sys.executable, "-P", "-m", "worker.main", "demo", "--dir", str(precious)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert (precious / "thesis.txt").exists()
+
+
+def test_the_installed_wheel_migrates_and_serves(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(CHECKOUT)], check=True)
+    (wheel,) = tmp_path.glob("reticula-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert not [name for name in names if name.startswith(("alembic/", "tests/", "deploy/"))]
+    assert "worker/_alembic/versions/0001_first_tables.py" in names
+    assert "models/demo/network.bin" in names
+    installation = Installation(tmp_path / "installation", PYTHONPATH=str(tmp_path / "site"))
+    where = subprocess.run(
+        [sys.executable, "-P", "-c", "import worker; print(worker.__file__)"],
+        env=installation.environment, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert where.startswith(str(tmp_path / "site"))
+    installation.run("db", "upgrade")
+    installation.run("models", "import", "demo")
+    assert installation.json("models", "list")[0]["active"] is True
+    up = installation.start("up")
+    assert installation.stop(up) == 0
+
+
+def test_settings_are_inherited_and_json_is_json(installation: Installation, tmp_path: Path) -> None:
+    installation.run("db", "upgrade")
+    environment = {**os.environ, "RETICULA_DATA_DIR": str(installation.data)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "worker.main", "exams", "list", "--json"],
+        env=environment, capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,224 @@
+"""Processes are killed, inputs are bad, the PACS is away: nothing is lost and the next good exam is served."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy import text
+
+from pacs.archive import Archive
+from pacs.listener import Listener
+from tests.datasets import ct, write
+from tests.installation import Installation, send
+from tests.servers import free_port, wait_for
+from training.phantom import PhantomExam
+
+Phantoms = tuple[Path, list[PhantomExam]]
+
+
+def start_archive(folder: Path, port: int) -> Listener:
+    archive = Listener(Archive(folder), ae_title="ARCHIVE", host="127.0.0.1", port=port)
+    archive.start()
+    return archive
+
+
+@pytest.fixture
+def archive_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def installation(tmp_path: Path, archive_port: int) -> Iterator[Installation]:
+    destination = f'[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {archive_port}\n'
+    made = Installation(tmp_path / "installation", f'\n{destination}ae_title = "ARCHIVE"\n')
+    made.run("db", "upgrade")
+    made.run("models", "import", "demo")
+    yield made
+    made.close()
+
+
+def children(process: "subprocess.Popen[str]", command: str) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it may be gone, or not yet reaped
+            if command in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_a_listener_killed_in_mid_series_loses_nothing(
+    installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    files = sorted((folder / exam.folder).glob("*.dcm"))
+    archive = start_archive(tmp_path / "archive", archive_port)
+    # Longer than the listener takes to come back; otherwise the rest would open a second revision.
+    installation.environment["RETICULA_LISTENER__QUIET_SECONDS"] = "8"
+    try:
+        installation.start("up")
+        assert send(dcmtk["storescu"], installation.port, *files[:6]).returncode == 0
+        (listener,) = children(installation.processes[0], "listen")
+        listener.kill()
+        wait_for(lambda: send(dcmtk["storescu"], installation.port, *files[6:]).returncode == 0, "the listener again")
+        done = installation.wait_for_state(exam.series_uid, "reported")
+        assert (done["slice_count"], done["verdict"]) == (exam.slices, exam.label)
+    finally:
+        archive.stop()
+
+
+@pytest.mark.parametrize("victim", ["--queues classify", "--queues deliver", "sweep"])
+def test_a_process_killed_again_and_again_costs_time_only(
+    installation: Installation,
+    phantoms: Phantoms,
+    archive_port: int,
+    tmp_path: Path,
+    dcmtk: dict[str, str],
+    victim: str,
+) -> None:
+    folder, exams = phantoms
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        up = installation.start("up")
+        for exam in exams:
+            assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+        for _ in range(3):
+            time.sleep(0.7)
+            for process in children(up, victim):
+                with suppress(psutil.Error):
+                    process.kill()
+        # A lease of a killed worker runs for minutes; here it is cut short, as if the time had passed.
+        wait_for(lambda: _expire_leases(installation, exams), "all reported", 120)
+        store = Archive(tmp_path / "archive")
+        for exam in exams:
+            done = installation.exams()[exam.series_uid]
+            assert (done["verdict"], done["revision"]) == (exam.label, 1)
+            assert len(store.reports(exam.study_uid)) == 1
+    finally:
+        archive.stop()
+
+
+def _expire_leases(installation: Installation, exams: list[PhantomExam]) -> bool:
+    with installation._database.write() as session:
+        session.execute(
+            text("UPDATE series SET lease_until = '2020-01-01 00:00:00' WHERE state = 'classifying' AND lease_owner "
+                 "NOT LIKE :alive"),
+            {"alive": f"%:{_worker_child(installation)}:%"},
+        )  # fmt: skip
+        session.execute(text("UPDATE deliveries SET lease_until = '2020-01-01 00:00:00' WHERE state = 'pending' "
+                             "AND lease_until IS NOT NULL AND attempts < 3"))  # fmt: skip
+    known = installation.exams()
+    return all(known.get(exam.series_uid, {}).get("state") == "reported" for exam in exams)
+
+
+def _worker_child(installation: Installation) -> int:
+    found = children(installation.processes[0], "--queues classify")
+    return max((process.pid for process in found), default=0)
+
+
+def test_up_killed_takes_its_children_along_and_starts_again(
+    installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    up = installation.start("up")
+    family = psutil.Process(up.pid).children(recursive=True)
+    assert len(family) >= 6
+    assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+    installation.stop(up, signal.SIGKILL)
+    _gone, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        again = installation.start("up")
+        installation.wait_for_state(exam.series_uid, "reported")
+        assert installation.stop(again) == 0
+    finally:
+        archive.stop()
+
+
+def test_a_pacs_that_is_away_gets_its_report_when_it_is_back(
+    installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    installation.start("up")
+    assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+    installation.wait_for_state(exam.series_uid, "classified")
+
+    def tried() -> Any:
+        delivery = installation.json("exams", "show", exam.series_uid)["deliveries"]
+        return delivery and delivery[0]["attempts"] and delivery[0]
+
+    delivery = wait_for(tried, "an attempt")
+    assert delivery["state"] == "pending"
+    assert "is the PACS running" in delivery["last_error"]
+    done = installation.run("check", check=False)
+    assert done.returncode == 1
+    assert "FAIL  destination pacs" in done.stdout
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        installation.wait_for_state(exam.series_uid, "reported")
+    finally:
+        archive.stop()
+
+
+def test_bad_input_is_answered_and_the_next_good_series_is_served(
+    installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, other, *_rest) = phantoms
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        installation.start("up")
+        with socket.create_connection(("127.0.0.1", installation.port), timeout=5) as connection:
+            connection.sendall(os.urandom(2000))
+        wrong = send(dcmtk["storescu"], installation.port, folder / exam.folder, called="WRONG")
+        assert wrong.returncode != 0
+        assert "Called AE Title Not Recognized" in wrong.stderr
+        single = write(tmp_path / "single", ct(1, StudyInstanceUID="1.2.1", SeriesInstanceUID="1.2.1.1",
+                                               SOPInstanceUID="1.2.1.1.1"))  # fmt: skip
+        assert send(dcmtk["storescu"], installation.port, *single).returncode == 0
+        odd = _odd_copy(folder / other.folder, tmp_path / "odd")
+        assert send(dcmtk["storescu"], installation.port, tmp_path / "odd").returncode == 0
+        assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+
+        rejected = installation.wait_for_state("1.2.1.1", "rejected")
+        assert rejected["reason_code"] == "too_few_slices"
+        good = installation.wait_for_state(exam.series_uid, "reported")
+        assert good["verdict"] == exam.label
+        installation.wait_for_state(odd, "reported")
+        shown = installation.json("exams", "show", odd)
+        assert shown["verdict"] == other.label
+        assert [image["note"] is not None for image in shown["slices"]].count(True) == 1
+        assert shown["notes"] == ["1 slices could not be decoded"]
+        ((_path, report),) = [(path, dataset) for path, dataset in Archive(tmp_path / "archive").reports("1.2.1.2")]
+        assert report.PatientName == "Conceição^João"
+        assert (report.AccessionNumber, report.StudyDate) == ("", "")
+    finally:
+        archive.stop()
+
+
+def _odd_copy(source: Path, target: Path) -> str:
+    """Write a series again: UTF-8, no date, no accession number, a quarter of its columns cut, one slice truncated."""
+    target.mkdir()
+    for number, path in enumerate(sorted(source.glob("*.dcm"))):
+        dataset: Dataset = dcmread(path)
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.PatientName = "Conceição^João"
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.1.2", "1.2.1.2.1"
+        dataset.SOPInstanceUID = f"1.2.1.2.1.{number}"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        del dataset.StudyDate, dataset.AccessionNumber
+        rows = dataset.pixel_array[40:470].copy()
+        dataset.Rows, dataset.PixelData = rows.shape[0], rows.tobytes()
+        if number == 7:
+            dataset.PixelData = dataset.PixelData[:5000]
+        dataset.save_as(target / path.name)
+    return "1.2.1.2.1"
