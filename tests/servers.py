@@ -117,19 +117,18 @@ class Postgres(Server):
             [binary / "initdb", "-D", data, "-U", "reticula", "-A", "trust", "-E", "UTF8", "--no-sync"],
             check=True, capture_output=True, cwd=self.folder, **as_user,
         )  # fmt: skip
-        options = [
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-c",
-            f"unix_socket_directories={self.folder}",
-            "-c",
-            "fsync=off",
-        ]
-        self.run(
-            [str(binary / "postgres"), "-D", str(data), "-p", str(self.port), *options],
-            cwd=self.folder,
-            **as_user,
-        )
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", "fsync=off"]
+        options = [part for setting in settings for part in ("-c", setting)]
+        self._command = [str(binary / "postgres"), "-D", str(data), "-p", str(self.port), *options]
+        self._as_user = as_user
+        self.start_again()
+
+    def start_again(self) -> None:
+        self.run(self._command, cwd=self.folder, **self._as_user)
+
+    def halt(self) -> None:
+        """End the server and keep its data."""
+        super().stop(signal.SIGINT)
 
     def answers(self) -> bool:
         try:

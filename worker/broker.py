@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 # More messages than this in a queue wake nobody sooner.
 ENOUGH_MESSAGES = 16
 _MESSAGE_SECONDS = 3600
+_LONGEST_TASK_SECONDS = 900
 
 
 class Broker:
@@ -55,6 +56,8 @@ class Broker:
             task_queues=[Queue(name) for name in QUEUES],
             task_default_queue=CLASSIFY,
             worker_prefetch_multiplier=1,
+            # A task that hangs for good is killed; the lease of its exam has run out long before.
+            task_time_limit=_LONGEST_TASK_SECONDS,
             worker_enable_remote_control=False,
             worker_send_task_events=False,
             worker_hijack_root_logger=False,

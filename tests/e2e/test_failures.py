@@ -20,7 +20,7 @@ from pacs.archive import Archive
 from pacs.listener import Listener
 from tests.datasets import ct, write
 from tests.installation import Installation, send
-from tests.servers import free_port, wait_for
+from tests.servers import Postgres, Redis, free_port, wait_for
 from training.phantom import PhantomExam
 
 Phantoms = tuple[Path, list[PhantomExam]]
@@ -168,6 +168,40 @@ def test_a_pacs_that_is_away_gets_its_report_when_it_is_back(
         installation.wait_for_state(exam.series_uid, "reported")
     finally:
         archive.stop()
+
+
+def test_database_and_broker_go_and_come_back(
+    phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, other, *_rest) = phantoms
+    postgres, redis = Postgres(tmp_path / "postgres"), Redis(tmp_path / "redis")
+    postgres.start()
+    redis.start()
+    settings = f'database_url = "{postgres.new_database()}"\nbroker_url = "{redis.url}"\n\n[[destinations]]\n'
+    settings += f'name = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {archive_port}\nae_title = "ARCHIVE"\n'
+    installation = Installation(tmp_path / "installation", settings)
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        installation.run("db", "upgrade")
+        installation.run("models", "import", "demo")
+        up = installation.start("up")
+        assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+        postgres.halt()
+        redis.stop()
+        assert send(dcmtk["storescu"], installation.port, folder / other.folder).returncode == 0
+        time.sleep(4)
+        postgres.start_again()
+        redis.start()
+        for series in (exam, other):
+            done = installation.wait_for_state(series.series_uid, "reported", seconds=150)
+            assert (done["verdict"], done["slice_count"]) == (series.label, series.slices)
+            assert len(Archive(tmp_path / "archive").reports(series.study_uid)) == 1
+        assert installation.stop(up) == 0
+    finally:
+        installation.close()
+        archive.stop()
+        postgres.stop()
+        redis.stop()
 
 
 def test_bad_input_is_answered_and_the_next_good_series_is_served(
