@@ -33,8 +33,9 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
+from pacs.elements import is_uid, text
 from pacs.errors import PacsError, Unreadable
-from pacs.series import CT_CLASSES, is_uid, text
+from pacs.series import CT_CLASSES
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
 
 logger = logging.getLogger(__name__)

@@ -3,20 +3,18 @@
 Reading and choosing go by header alone; whether lungs are in it is seen later, from the pixels.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pydicom.valuerep import validate_value
 
+from pacs.elements import first, floats, integer, text, words
 from pacs.errors import Rejected, Unreadable
 
 CT_CLASSES = frozenset({CTImageStorage, EnhancedCTImageStorage})
@@ -39,8 +37,6 @@ _PAGES = frozenset({"DOSE_INFO", "DOSE INFO", "SCREEN SAVE", "SCREENSAVE", "REPO
 
 AXIAL_COSINE = 0.9  # |normal · z|: a gantry tilted by up to 25° still counts as axial
 _SAME_POSITION_MM = 0.01
-_INTEGER = re.compile(r"[+-]?\d{1,12}")
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
 
 @dataclass(frozen=True)
@@ -214,7 +210,7 @@ def read_header(dataset: Dataset, *, context: bool = True) -> SeriesHeader:
         referring_physician=text(dataset, "ReferringPhysicianName"),
         study_description=text(dataset, "StudyDescription"),
         series_description=text(dataset, "SeriesDescription"),
-        series_number=_integer(dataset, "SeriesNumber"),
+        series_number=integer(dataset, "SeriesNumber"),
         modality=text(dataset, "Modality"),
         body_part=text(dataset, "BodyPartExamined"),
         manufacturer=text(dataset, "Manufacturer"),
@@ -231,25 +227,25 @@ def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
     slices = []
     for frame, own in frames:
         groups = [own, *shared] if own is not None else [dataset]
-        spacing = _floats(_find(groups, "PixelSpacing"), 2)
-        thickness = _floats(_find(groups, "SliceThickness"), 1)
-        position = _floats(_find(groups, "ImagePositionPatient"), 3)
-        orientation = _floats(_find(groups, "ImageOrientationPatient"), 6)
+        spacing = floats(first(groups, "PixelSpacing"), 2)
+        thickness = floats(first(groups, "SliceThickness"), 1)
+        position = floats(first(groups, "ImagePositionPatient"), 3)
+        orientation = floats(first(groups, "ImageOrientationPatient"), 6)
         slices.append(
             SourceSlice(
                 path=path,
                 sop_uid=text(dataset, "SOPInstanceUID"),
                 sop_class_uid=text(dataset, "SOPClassUID"),
                 frame=frame,
-                instance_number=_integer(dataset, "InstanceNumber"),
-                acquisition_number=_integer(dataset, "AcquisitionNumber"),
-                image_type=_image_type(_find([*groups, dataset], "FrameType", "ImageType")),
+                instance_number=integer(dataset, "InstanceNumber"),
+                acquisition_number=integer(dataset, "AcquisitionNumber"),
+                image_type=words(first([*groups, dataset], "FrameType", "ImageType")),
                 position=position,  # type: ignore[arg-type]
                 orientation=orientation,  # type: ignore[arg-type]
                 pixel_spacing=spacing if spacing and min(spacing) > 0 else None,  # type: ignore[arg-type]
                 thickness=thickness[0] if thickness else None,
-                rows=_integer(dataset, "Rows") or 0,
-                columns=_integer(dataset, "Columns") or 0,
+                rows=integer(dataset, "Rows") or 0,
+                columns=integer(dataset, "Columns") or 0,
                 rescale=_rescale(groups),
                 padding=_padding(dataset),
             )
@@ -283,20 +279,6 @@ def select(series: Series, *, min_slices: int) -> Selection:
     if len(ordered) < min_slices:
         raise Rejected("too_few_slices", f"The series has {len(ordered)} slices; at least {min_slices} are needed.")
     return Selection(header, tuple(ordered), tuple(notes))
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """Return a value as text without padding; empty where it is absent or unreadable."""
-    try:
-        value = dataset.get(keyword)
-        if value is None:
-            return ""
-        parts = value if isinstance(value, MultiValue) else [value]
-        joined = "\\".join(str(part).strip() for part in parts)
-    except Exception:  # pydicom decodes here, and raises whatever it likes on what it cannot decode
-        return ""
-    # Neither NUL nor half a surrogate pair can be stored or sent on.
-    return joined.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
 
 
 def _context(dataset: Dataset) -> str:
@@ -334,53 +316,20 @@ def _merged(groups: Dataset) -> Dataset:
     return flat
 
 
-def _find(groups: Sequence[Dataset], *keywords: str) -> Any:
-    for keyword in keywords:
-        for group in groups:
-            try:
-                value = group.get(keyword)
-            except Exception:
-                continue
-            if value is not None and value != "":
-                return value
-    return None
-
-
-def _floats(value: Any, count: int) -> tuple[float, ...] | None:
-    items = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
-    try:
-        numbers = tuple(float(item) for item in items)
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
-
-
 def _rescale(groups: Sequence[Dataset]) -> Rescale | None:
-    slope, intercept = (
-        _floats(_find(groups, "RescaleSlope"), 1),
-        _floats(_find(groups, "RescaleIntercept"), 1),
-    )
+    slope = floats(first(groups, "RescaleSlope"), 1)
+    intercept = floats(first(groups, "RescaleIntercept"), 1)
     if slope is None or intercept is None:
         return None
-    return Rescale(slope[0], intercept[0], str(_find(groups, "RescaleType") or "HU").strip())
+    return Rescale(slope[0], intercept[0], str(first(groups, "RescaleType") or "HU").strip())
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:
     """Padding value and range limit (PS3.3 C.7.5.1.1.2)."""
-    value, limit = _integer(dataset, "PixelPaddingValue"), _integer(dataset, "PixelPaddingRangeLimit")
+    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
     if value is None:
         return None
     return min(value, value if limit is None else limit), max(value, value if limit is None else limit)
-
-
-def _integer(dataset: Dataset, keyword: str) -> int | None:
-    value = text(dataset, keyword)
-    return int(value) if _INTEGER.fullmatch(value) else None
-
-
-def _image_type(value: Any) -> tuple[str, ...]:
-    items = value if isinstance(value, (MultiValue, list, tuple)) else [value or ""]
-    return tuple(str(item).strip().upper() for item in items)
 
 
 def _without(
@@ -397,23 +346,16 @@ def _without(
 def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
     acquisitions = Counter(image.acquisition_number for image in slices)
 
-    def preference(image: SourceSlice) -> tuple[float, int, float, str]:
+    def order(image: SourceSlice) -> tuple[int, int, float, str]:
+        position = round((image.position_mm or 0.0) / _SAME_POSITION_MM)
         number = image.instance_number if image.instance_number is not None else float("inf")
-        return image.position_mm or 0.0, -acquisitions[image.acquisition_number], number, image.sop_uid
+        return position, -acquisitions[image.acquisition_number], number, image.sop_uid
 
     kept: list[SourceSlice] = []
-    for image in sorted(
-        slices,
-        key=lambda image: (round((image.position_mm or 0.0) / _SAME_POSITION_MM), *preference(image)[1:]),
-    ):
+    for image in sorted(slices, key=order):
         if kept and abs((image.position_mm or 0.0) - (kept[-1].position_mm or 0.0)) < _SAME_POSITION_MM:
             continue
         kept.append(image)
     if len(kept) < len(slices):
         notes.append(f"{len(slices) - len(kept)} images at positions that another one holds left out")
     return kept
-
-
-def is_uid(value: str) -> bool:
-    """Whether the value is a valid UID (PS3.5 chapter 9), and so safe as the name of a file."""
-    return 0 < len(value) <= 64 and _UID.fullmatch(value) is not None

@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from pacs.codes import ORGANISATION, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, concept
+from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
 from pacs.report.content import content_tree, device_uid, hashed_uid
 from pacs.report.exam import ReportedExam
-from pacs.series import is_uid
 
 # What is offered to a PACS, the better first; both hold the same content.
 SR_CLASSES: tuple[str, ...] = (Comprehensive3DSRStorage, ComprehensiveSRStorage)

@@ -8,8 +8,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
+from pacs.elements import is_uid
 from pacs.errors import Rejected
-from pacs.series import Selection, is_uid, read_header, read_series, select
+from pacs.series import Selection, read_header, read_series, select
 from tests.datasets import ct, write
 
 
