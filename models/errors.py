@@ -1,4 +1,8 @@
-"""The exceptions of this package."""
+"""The exceptions of this package.
+
+ModelError          base; the message is a sentence
+└── BundleError     a bundle that is incomplete, altered or of an unknown format
+"""
 
 
 class ModelError(Exception):

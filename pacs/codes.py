@@ -7,6 +7,7 @@ from highdicom.sr import CodedConcept
 PRIVATE_SCHEME = "99RETICULA"
 PRIVATE_SCHEME_NAME = "Reticula private codes"
 ORGANISATION = "Reticula"
+INDETERMINATE_CODE = "82334004"  # SCT
 
 _Key = tuple[str, str]
 
@@ -158,7 +159,7 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Pneumonia intersticial não específica",
         "Neumonía intersticial no específica",
     ),
-    ("82334004", "SCT"): ("Indeterminate", "Indeterminado", "Indeterminado"),
+    (INDETERMINATE_CODE, "SCT"): ("Indeterminate", "Indeterminado", "Indeterminado"),
     ("233703007", "SCT"): (
         "Interstitial lung disease",
         "Doença pulmonar intersticial",

@@ -3,6 +3,7 @@
 PacsError
 ├── Rejected        the input is not what this product works on; `code` is stable, the message is a sentence
 ├── Unreadable      bytes that cannot be understood or decoded
+├── ListenError     the address cannot be listened on
 └── DeliveryError   a destination did not take an object
     ├── Retry       try again later
     └── Refused     it will never take this object
@@ -24,6 +25,10 @@ class Rejected(PacsError):
 
 class Unreadable(PacsError):
     """Bytes that cannot be understood or decoded."""
+
+
+class ListenError(PacsError):
+    """The address cannot be listened on."""
 
 
 class DeliveryError(PacsError):

@@ -34,7 +34,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from pacs.elements import is_uid, text
-from pacs.errors import PacsError, Unreadable
+from pacs.errors import ListenError, Unreadable
 from pacs.series import CT_CLASSES
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
 
@@ -67,10 +67,6 @@ CANNOT_UNDERSTAND = 0xC000
 _NOT_A_PEER = (0x01, 0x01, 0x03)
 
 _IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-
-
-class ListenError(PacsError):
-    """The address cannot be listened on."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class Listener:
 
     def start(self) -> None:
         """Listen in threads of its own. Raises ListenError where the address cannot be had."""
-        # Warnings about odd values in received data are of no use here: the bytes stay as they are.
+        # pynetdicom's own handlers format every message that comes, for a log that nobody keeps.
         _config.LOG_HANDLER_LEVEL = "none"
         handlers = [(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)]
         try:

@@ -54,6 +54,7 @@ class Installation:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.main", *arguments],
                 stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment, cwd=self.folder,
+                start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
         assert process.stdout is not None

@@ -137,5 +137,5 @@ def configure_logging() -> None:
         "urllib3",
         "kombu",
     ):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "pynetdicom" else logging.ERROR)
     logging.captureWarnings(capture=True)

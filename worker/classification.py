@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import contourpy
 import numpy as np
@@ -16,6 +16,7 @@ from models.resizing import fit
 from models.verdict import ExamVerdict, decide
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
+from pacs.report.content import polygon_area
 from pacs.series import Selection, SeriesHeader, SourceSlice, read_series, select
 from worker.version import __version__
 
@@ -56,7 +57,7 @@ class ClassifiedExam:
 
 
 def classify_series(
-    paths: Any,
+    paths: Iterable[Path],
     classifier: Classifier,
     *,
     min_slices: int,
@@ -187,7 +188,7 @@ def outlines(mask: NDArray[np.uint8]) -> tuple[tuple[tuple[float, float], ...], 
     for points, ends in zip(lines, offsets, strict=True):
         # Without the holes, and without the padding; the centre of a pixel lies half a pixel in.
         border = points[ends[0] : ends[1]] - 1 + 0.5
-        polygons.append((_area(border), border))
+        polygons.append((polygon_area(border), border))
     polygons.sort(key=lambda polygon: -polygon[0])
     smallest = _SMALLEST_OUTLINE * float(mask.sum())
     kept = [border for area, border in polygons if area >= smallest] or [border for _area, border in polygons[:1]]
@@ -197,13 +198,3 @@ def outlines(mask: NDArray[np.uint8]) -> tuple[tuple[tuple[float, float], ...], 
 def _thinned(border: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
     step = max(1, -(-len(border) // _OUTLINE_POINTS))
     return tuple((round(float(x), 1), round(float(y), 1)) for x, y in border[:-1:step])
-
-
-def _area(border: NDArray[np.float64]) -> float:
-    x, y = border[:, 0], border[:, 1]
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
-
-
-def header_json(header: SeriesHeader) -> dict[str, Any]:
-    """Return the header as it is stored."""
-    return asdict(header)

@@ -56,10 +56,10 @@ class Database:
             ):
                 yield session
         except ProgrammingError as error:  # PostgreSQL without our tables
-            raise UnavailableError(
-                f"The tables are missing or old ({_first_line(error)}): run 'reticula db upgrade'."
-            ) from error
+            raise UnavailableError("The tables are missing or old: run 'reticula db upgrade'.") from error
         except (OperationalError, InterfaceError) as error:
+            if "no such table" in str(error.orig) or "no such column" in str(error.orig):  # SQLite without them
+                raise UnavailableError("The tables are missing or old: run 'reticula db upgrade'.") from error
             raise UnavailableError(f"The database cannot be used: {_first_line(error)}.") from error
 
     def dispose(self) -> None:

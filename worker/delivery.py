@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,10 @@ class ClaimedDelivery:
     owner: str
 
 
+class NotAtHandError(Retry):
+    """The stored report cannot be written or read now: a matter of this machine, not of the destination."""
+
+
 class DeliveryStage:
     """Makes and sends what is due, one object at a time."""
 
@@ -81,7 +85,8 @@ class DeliveryStage:
     def document(self, series_id: int, sop_class_uid: str) -> Document:
         """Return the stored report of a revision in a SOP class; the first time it is made and stored.
 
-        Raises Retry where the disk is full or the stored file is not to be read, Rejected where none can be made.
+        Raises NotAtHandError where the disk is full or the stored file is not to be read, Rejected where none can
+        be made.
         """
         with self._database.read() as session:
             row = _report_row(session, series_id, sop_class_uid)
@@ -94,7 +99,7 @@ class DeliveryStage:
         try:
             write_durably(self._data_dir / path, made.content)
         except OSError as error:
-            raise Retry(f"The report cannot be written to {path}: {error.strerror}.") from error
+            raise NotAtHandError(f"The report cannot be written to {path}: {error.strerror}.") from error
         try:
             with self._database.write() as session:
                 session.add(
@@ -119,7 +124,7 @@ class DeliveryStage:
         for series in waiting:
             try:
                 self.document(series.id, SR_CLASSES[0])
-            except Retry as error:
+            except NotAtHandError as error:
                 logger.warning("The report of series %s waits: %s", series.series_uid, error)
                 self._put_off(series.id)
                 continue
@@ -171,8 +176,10 @@ class DeliveryStage:
         offer = Offer(SR_CLASSES, lambda sop_class: self.document(claimed.series_id, sop_class))
         try:
             sent = destination.deliver(offer)
-        except Retry as error:
+        except NotAtHandError as error:
             self._record(claimed, None, str(error), final=False)
+        except Retry as error:
+            self._record(claimed, None, str(error), final=False, away=True)
         except (DeliveryError, Rejected) as error:
             self._record(claimed, None, str(error), final=True)
         except UnavailableError:
@@ -183,8 +190,10 @@ class DeliveryStage:
         else:
             self._record(claimed, sent, None, final=True)
 
-    def _record(self, claimed: ClaimedDelivery, sent: Document | None, error: str | None, *, final: bool) -> None:
-        """Store how an attempt ended, and what follows for the series."""
+    def _record(
+        self, claimed: ClaimedDelivery, sent: Document | None, error: str | None, *, final: bool, away: bool = False
+    ) -> None:
+        """Store how an attempt ended, and what follows for the series. `away`: the destination, not this report."""
         with self._database.write() as session:
             series = session.get_one(Series, claimed.series_id, with_for_update=True)
             row = session.get_one(Delivery, claimed.delivery_id)
@@ -200,7 +209,9 @@ class DeliveryStage:
                 # A destination that was taken out of the settings decides nothing.
                 row.required &= claimed.destination in self._destinations
             else:
-                self._put_off_destination(session, row, now() + delay(claimed.attempts))
+                row.next_attempt_at = now() + delay(claimed.attempts)
+                if away:
+                    self._put_off_destination(session, row)
             audit.record(
                 session,
                 f"delivery {row.state}",
@@ -211,17 +222,16 @@ class DeliveryStage:
             session.flush()
             settle(session, series)
 
-    def _put_off_destination(self, session: Session, row: Delivery, until: datetime) -> None:
-        """Try again later, and let nothing else that is due for the same destination hold up the others until then."""
-        row.next_attempt_at = until
+    def _put_off_destination(self, session: Session, row: Delivery) -> None:
+        """Let nothing else that is due for a destination that is away hold up the others until then."""
         session.execute(
             update(Delivery)
             .where(
                 Delivery.destination == row.destination,
                 Delivery.state == DeliveryState.PENDING,
-                Delivery.next_attempt_at < until,
+                Delivery.next_attempt_at < row.next_attempt_at,
             )
-            .values(next_attempt_at=until)
+            .values(next_attempt_at=row.next_attempt_at)
         )
 
     def _read(self, row: Report) -> Document:
@@ -229,10 +239,10 @@ class DeliveryStage:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise Retry(f"The stored report {row.path} cannot be read: {error.strerror}.") from error
+            raise NotAtHandError(f"The stored report {row.path} cannot be read: {error.strerror}.") from error
         if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise Retry(f"The stored report {row.path} was altered; restore it from a backup.")
-        return Document(row.sop_class_uid, row.sop_uid, "", content)
+            raise NotAtHandError(f"The stored report {row.path} was altered; restore it from a backup.")
+        return Document(row.sop_class_uid, row.sop_uid, content)
 
     def _fail(self, series_id: int, code: str, reason: str) -> None:
         with self._database.write() as session:

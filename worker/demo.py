@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.bundle import KNOWN_CLASSES
 from pacs.archive import Archive
+from pacs.codes import INDETERMINATE_CODE
 from pacs.errors import Rejected, Unreadable
 from pacs.listener import Listener
 from pacs.report.reader import ReadReport, read_report
@@ -24,11 +27,12 @@ from worker.listing import list_exams, show_exam
 from worker.pictures import draw_exam
 from worker.registry import DEMO
 from worker.settings import CONFIG_VARIABLE, load_settings
+from worker.states import State
 
 SEED = 20
 _MARK = ".reticula-demo"
 _START_SECONDS = 60
-_DONE = frozenset({"reported", "rejected", "failed"})
+_DONE = frozenset({State.REPORTED, State.REJECTED, State.FAILED})
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,9 @@ class Demo:
                            ("the series never came to the database",))  # fmt: skip
         with self.application.database.read() as session:
             exam = show_exam(session, series.series_uid)
-        if exam["state"] in ("rejected", "failed"):
-            faults = [f"{exam['state']}: {exam['reason']}"] if series.truth or exam["state"] == "failed" else []
+        if exam["state"] in (State.REJECTED, State.FAILED):
+            wrong = series.truth is not None or exam["state"] == State.FAILED
+            faults = [f"{exam['state']}: {exam['reason']}"] if wrong else []
             return Outcome(exam, None, None, None, tuple(faults))
         found = self._report(series)
         if found is None:
@@ -143,7 +148,7 @@ class Demo:
         faults = list(_differences(exam, report))
         if series.truth is not None and exam["verdict"] != series.truth:
             faults.append(f"the verdict is {exam['verdict']}, the phantom is {series.truth}")
-        picture = self.folder / "pictures" / f"{exam['patient_id'] or series.series_uid}-{series.series_uid[-6:]}.png"
+        picture = self.folder / "pictures" / f"{series.series_uid}.png"
         draw_exam(exam, read_series(series.files).slices, picture)
         return Outcome(exam, path, path.stat().st_mtime - last_sent, picture, tuple(faults))
 
@@ -193,8 +198,8 @@ def _group(paths: Sequence[Path], folder: Path) -> list[Outgoing]:
 
 def _differences(exam: dict[str, Any], report: ReadReport) -> Iterator[str]:
     """Name what the report says otherwise than SQL."""
-    codes = {"UIP": "RID5333", "NSIP": "RID5341", "indeterminate": "82334004"}
-    if report.impression[0] != codes[exam["verdict"]]:
+    known = KNOWN_CLASSES.get(exam["verdict"])
+    if report.impression[0] != (known.code.value if known else INDETERMINATE_CODE):
         yield f"the report says {report.impression[2]}, SQL says {exam['verdict']}"
     if abs(report.certainty - exam["certainty"]) > 0.0001:
         yield f"the report is {report.certainty:.2%} certain, SQL {exam['certainty']:.2%}"
@@ -214,8 +219,9 @@ def _free_port() -> int:
 
 def _wait_ready(child: "subprocess.Popen[str]", log: Path) -> None:
     """Wait until `reticula up` serves. Raises WorkerError with the end of its log where it does not."""
-    if child.stdout is not None and child.stdout.readline().strip() == "ready":
-        return
-    child.wait(_START_SECONDS)
+    if child.stdout is not None:
+        answered, _, _ = select.select([child.stdout], [], [], _START_SECONDS)
+        if answered and child.stdout.readline().strip() == "ready":
+            return
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise WorkerError(f"The installation did not start: {lines[-1] if lines else 'it said nothing'} (see {log}).")

@@ -1,9 +1,10 @@
 """The exceptions of this package.
 
-WorkerError           base; the message is a sentence that says what to do
-├── SettingsError     a setting is wrong
-├── NotFoundError         what was named does not exist
-└── UnavailableError      database, broker or disk is away: try again later
+WorkerError             base; the message is a sentence that says what to do
+├── SettingsError       a setting is wrong
+├── NotFoundError       what was named does not exist
+├── LeaseLostError      another worker has the exam now: what was computed is thrown away
+└── UnavailableError    database, broker or disk is away: try again later
 """
 
 
@@ -17,6 +18,10 @@ class SettingsError(WorkerError):
 
 class NotFoundError(WorkerError):
     """What was named does not exist."""
+
+
+class LeaseLostError(WorkerError):
+    """Another worker has the exam now: what was computed is thrown away."""
 
 
 class UnavailableError(WorkerError):

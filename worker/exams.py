@@ -1,4 +1,7 @@
-"""The state machine of a series: who may take it, keep it, finish it. Every step is one conditional UPDATE."""
+"""The state machine of a series: who may take it, keep it, finish it.
+
+What workers do at once is one conditional UPDATE; what people ask for happens under a lock of the row.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 from pacs.series import Patient
 from worker import audit
 from worker.database import Database, now
-from worker.errors import NotFoundError, WorkerError
+from worker.errors import LeaseLostError, NotFoundError, WorkerError
 from worker.states import AT_REST, Completeness, DeliveryState, State
 from worker.tables import Delivery, Instance, Series
 
@@ -34,10 +37,6 @@ class Claim:
     revision: int
     owner: str
     paths: tuple[Path, ...]
-
-
-class LeaseLostError(WorkerError):
-    """Another worker has the exam now: what was computed is thrown away."""
 
 
 def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
@@ -154,7 +153,7 @@ def queue(session: Session, series: Series, completeness: Completeness) -> None:
 def retry(database: Database, series_uid: str, *, actor: str) -> Series:
     """Start a failed or rejected exam again. Raises NotFoundError or WorkerError."""
     with database.write() as session:
-        series = latest(session, series_uid)
+        series = latest(session, series_uid, lock=True)
         if series.state not in (State.FAILED, State.REJECTED):
             raise WorkerError(f"Series {series_uid} is {series.state}: only a failed or rejected one can be retried.")
         if series.classification is not None:
@@ -170,7 +169,7 @@ def retry(database: Database, series_uid: str, *, actor: str) -> Series:
 def resend(database: Database, series_uid: str, *, actor: str) -> Series:
     """Send the reports of an exam again to every destination. Raises NotFoundError or WorkerError."""
     with database.write() as session:
-        series = latest(session, series_uid)
+        series = latest(session, series_uid, lock=True)
         if series.classification is None:
             raise WorkerError(f"Series {series_uid} is {series.state}: it has no report to send.")
         _reset_deliveries(session, series, list(DeliveryState))
@@ -187,7 +186,7 @@ def resend(database: Database, series_uid: str, *, actor: str) -> Series:
 def reprocess(database: Database, series_uid: str, *, actor: str) -> Series:
     """Classify an exam again, as its next revision, with the model that is active. Raises WorkerError."""
     with database.write() as session:
-        series = latest(session, series_uid)
+        series = latest(session, series_uid, lock=True)
         if series.state not in AT_REST:
             raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
         again = next_revision(series, series.received_at, series.last_instance_at)
@@ -216,9 +215,10 @@ def next_revision(series: Series, received_at: datetime, last_instance_at: datet
     )
 
 
-def latest(session: Session, series_uid: str) -> Series:
+def latest(session: Session, series_uid: str, *, lock: bool = False) -> Series:
     """Return the latest revision of a series. Raises NotFoundError, WorkerError where two studies hold the UID."""
-    found = list(session.scalars(select(Series).where(Series.series_uid == series_uid, latest_revisions())))
+    query = select(Series).where(Series.series_uid == series_uid, latest_revisions())
+    found = list(session.scalars(query.with_for_update() if lock else query))
     if not found:
         raise NotFoundError(f"There is no series {series_uid}: see 'reticula exams list'.")
     if len(found) > 1:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from worker.errors import WorkerError
+from worker.settings import SUPERVISOR_VARIABLE
+
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_SUPERVISOR_VARIABLE = "RETICULA_SUPERVISOR"
 _LONGEST_PAUSE = 30.0
 _STABLE_SECONDS = 60.0
 _PATIENCE_SECONDS = 60.0
@@ -72,12 +74,15 @@ class Supervisor:
         self._children = children
 
     def run(self, stop: Stop, ready: Callable[[], None]) -> None:
-        """Supervise until the end is asked for. `ready` is called once, when all children serve."""
+        """Supervise until the end is asked for. `ready` is called once, when all children serve.
+
+        Raises WorkerError where one ends before that: it would only fail again.
+        """
         announced = False
         try:
             while True:
                 for child in self._children:
-                    self._tend(child)
+                    self._tend(child, started=announced)
                 if not announced and all(child.ready.is_set() for child in self._children):
                     announced = True
                     ready()
@@ -86,7 +91,7 @@ class Supervisor:
         finally:
             self._end()
 
-    def _tend(self, child: Child) -> None:
+    def _tend(self, child: Child, *, started: bool) -> None:
         if child.process is None:
             if time.monotonic() >= child.start_at:
                 self._start(child)
@@ -94,6 +99,8 @@ class Supervisor:
         code = child.process.poll()
         if code is None:
             return
+        if not started:
+            raise WorkerError(f"The {child.name} did not start; what it said stands above.")
         if time.monotonic() - child.started > _STABLE_SECONDS:
             child.pause = 1.0
         logger.error("%s ended with %d; it is started again in %.0f s.", child.name, code, child.pause)
@@ -108,7 +115,9 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, _SUPERVISOR_VARIABLE: str(os.getpid())},
+            # A signal for our process group is for us alone: we end the children one by one, in good order.
+            start_new_session=True,
+            env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
         )
         threading.Thread(target=_listen, args=(child, child.process), daemon=True).start()
 
@@ -138,7 +147,7 @@ def _listen(child: Child, process: "subprocess.Popen[str]") -> None:
 
 def die_with_supervisor() -> None:
     """Have the kernel end this process when the supervisor that started it dies, however it dies (Linux only)."""
-    supervisor = os.environ.get(_SUPERVISOR_VARIABLE)
+    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
     if supervisor is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

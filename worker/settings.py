@@ -26,6 +26,8 @@ from pydantic_settings import (
 from worker.errors import SettingsError
 
 CONFIG_VARIABLE = "RETICULA_CONFIG"
+SUPERVISOR_VARIABLE = "RETICULA_SUPERVISOR"
+_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, SUPERVISOR_VARIABLE})
 DEFAULT_CONFIG = Path("reticula.toml")
 
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*)$")]
@@ -177,6 +179,7 @@ def load_settings() -> Settings:
         raise SettingsError(
             f"The settings file {os.environ[CONFIG_VARIABLE]} does not exist: mend --config or {CONFIG_VARIABLE}."
         )
+    _check_variables()
     try:
         return Settings()
     except ValidationError as error:
@@ -197,22 +200,58 @@ def _config_file() -> Path | None:
     return file if file.is_file() else None
 
 
+# What is allowed, by the kind of error; the rest of pydantic's own sentences read well enough.
+_ALLOWED = {
+    "bool_parsing": "must be true or false",
+    "extra_forbidden": "is not known: remove it or mend its name",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "ip_any_address": "must be an IP address",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "missing": "is missing: give it a value",
+    "model_type": "must be a table",
+    "path_type": "must be a path",
+    "string_pattern_mismatch": "has characters or a form that are not allowed",
+    "string_too_long": "may have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "union_tag_invalid": "must be of kind {expected_tags}",
+    "union_tag_not_found": "needs a kind: 'dimse' or 'dicomweb'",
+}
+_SECRET = frozenset({"auth", "password", "token"})
+
+
 def _sentence(error: ValidationError) -> str:
+    """Name the first wrong setting, its value and what is allowed; never show what may hold a password."""
     first = error.errors()[0]
-    name = _setting_name(first["loc"])
-    allowed = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if first["type"] == "extra_forbidden":
-        return f"There is no setting {name}: remove it or mend its name."
-    if first["type"] == "missing":
-        return f"The setting {name} is missing: give it a value."
-    shown = (
-        "(hidden)"
-        if {"auth", "password", "token"}.intersection(map(str, first["loc"]))
-        else repr(_plain(first["input"]))
-    )
-    if name.endswith("_url"):
-        shown = "(not shown, it may hold a password)"
+    name, value, context = _setting_name(first["loc"]), first["input"], first.get("ctx", {})
+    allowed = _ALLOWED.get(first["type"], first["msg"].removeprefix("Value error, ")).format(**context)
+    if first["type"] in ("missing", "extra_forbidden"):
+        return f"The setting {name} {allowed}."
+    if _SECRET.intersection(map(str, first["loc"])) or name.endswith(("_url", ".url")):
+        return f"The setting {name} {allowed}; its value is not shown, for it may hold a password."
+    shown = repr(value) if isinstance(value, (str, int, float)) else "what stands there"
     return f"The setting {name} is {shown}: it {allowed}."
+
+
+def _check_variables() -> None:
+    """Refuse variables of ours that mean nothing: a misspelt one would be passed over in silence."""
+    for variable in sorted(os.environ):
+        path = variable.removeprefix("RETICULA_").lower().split("__")
+        if not variable.startswith(("RETICULA_",)) or variable in _OTHER_VARIABLES or path[0].startswith("test_"):
+            continue
+        field = Settings.model_fields.get(path[0])
+        section = None if field is None else field.annotation
+        nested = isinstance(section, type) and issubclass(section, BaseModel)
+        if field is None or (len(path) > 1 and not (nested and path[1] in section.model_fields)):  # type: ignore[union-attr]
+            raise SettingsError(f"The variable {variable} names no setting: remove it or mend its name.")
 
 
 def _setting_name(location: Sequence[Any]) -> str:
@@ -224,7 +263,3 @@ def _setting_name(location: Sequence[Any]) -> str:
         elif not (index and isinstance(location[index - 1], int) and part in ("dimse", "dicomweb")):
             name += f".{part}" if name else str(part)
     return name
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value

@@ -12,8 +12,8 @@ from pacs.series import SeriesHeader
 from worker import exams, results
 from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
-from worker.errors import UnavailableError
-from worker.exams import Claim, LeaseLostError
+from worker.errors import LeaseLostError, UnavailableError
+from worker.exams import Claim
 from worker.registry import Registry
 from worker.states import State
 from worker.tables import ModelVersion

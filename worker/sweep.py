@@ -52,13 +52,13 @@ class Sweep:
     """One sweep; several at once do no harm, but one is enough."""
 
     def __init__(
-        self, settings: Settings, database: Database, spool: Spool, registry: Registry, queues: Broker
+        self, settings: Settings, database: Database, spool: Spool, registry: Registry, broker: Broker
     ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
         self._registry = registry
-        self._queues = queues
+        self._broker = broker
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -73,7 +73,7 @@ class Sweep:
                 step()
             except UnavailableError as error:
                 complaint = str(error)
-            except Exception as error:
+            except Exception as error:  # a step that fails must not end the sweep: the others, and the next tick, go on
                 complaint = f"{type(error).__name__}: {error}"
                 if complaint != self._complaint:
                     logger.exception("A step of the sweep failed.")
@@ -199,7 +199,7 @@ class Sweep:
             waiting[DELIVER] += _mark(session, Delivery, delivery.due(), late)
         for queue, count in waiting.items():
             if count:
-                self._queues.wake(queue, count)
+                self._broker.wake(queue, count)
 
     def _keep_house(self) -> None:
         if time.monotonic() < self._next_housekeeping:
@@ -207,7 +207,7 @@ class Sweep:
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
         try:
             self._spool.expire_aside(self._settings.listener.aside_days, now().date())
-            self._queues.tidy()
+            self._broker.tidy()
         except OSError as error:
             logger.warning("What was laid aside could not be removed: %s", error)
 

@@ -1,9 +1,8 @@
 """C-STORE to a PACS."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
 
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -55,7 +54,7 @@ class DimseDestination:
                 raise DeliveryError(f"{self.name} did not answer the C-ECHO with success.")
 
     @contextmanager
-    def _associate(self, sop_classes: Any) -> Iterator[Association]:
+    def _associate(self, sop_classes: Sequence[str]) -> Iterator[Association]:
         entity = AE(self._calling_ae)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
         entity.connection_timeout = min(_CONNECT_SECONDS, self._timeout)

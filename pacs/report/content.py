@@ -155,11 +155,12 @@ def _regions(key: KeySlice) -> list[ImageRegion]:
         referenced_sop_instance_uid=key.instance.sop_uid,
         referenced_frame_numbers=None if key.frame is None else [key.frame],
     )
-    polygons = sorted((np.array(outline) for outline in key.outlines), key=_area, reverse=True)
+    polygons = sorted((np.array(outline) for outline in key.outlines), key=polygon_area, reverse=True)
     return [ImageRegion(GraphicTypeValues.POLYLINE, np.vstack([polygon, polygon[:1]]), source) for polygon in polygons]
 
 
-def _area(polygon: NDArray[np.float64]) -> float:
+def polygon_area(polygon: NDArray[np.float64]) -> float:
+    """Return the area that a closed polygon (N, 2) encloses, in the square of its unit."""
     x, y = polygon[:, 0], polygon[:, 1]
     return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
 
@@ -172,7 +173,7 @@ def _class_code(exam: ReportedExam, name: str) -> CodedConcept:
     for known in exam.classes:
         if known.name == name:
             return CodedConcept(known.code_value, known.code_scheme, known.code_meaning)
-    return concept("82334004", "SCT")
+    return concept(codes.INDETERMINATE_CODE, "SCT")
 
 
 def _percent(name: CodedConcept, value: float) -> Measurement:

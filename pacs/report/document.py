@@ -43,7 +43,6 @@ class Document:
 
     sop_class_uid: str
     sop_uid: str
-    series_uid: str
     content: bytes
 
 
@@ -95,7 +94,7 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
     _complete(report, exam)
     buffer = BytesIO()
     dcmwrite(buffer, report, enforce_file_format=True)
-    return Document(sop_class_uid, sop_uid, series_uid, buffer.getvalue())
+    return Document(sop_class_uid, sop_uid, buffer.getvalue())
 
 
 def describe(exam: ReportedExam) -> str:

@@ -58,7 +58,7 @@ def test_without_tables_there_is_one_sentence(installation: Installation) -> Non
     done = installation.run("exams", "list", check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "database" in done.stderr
+    assert "run 'reticula db upgrade'" in done.stderr
 
 
 def test_check_says_what_is_missing(installation: Installation) -> None:

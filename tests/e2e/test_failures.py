@@ -145,6 +145,30 @@ def test_up_killed_takes_its_children_along_and_starts_again(
         archive.stop()
 
 
+def test_a_signal_for_the_whole_group_lets_the_worker_finish(
+    tmp_path: Path, phantoms: Phantoms, installation: Installation, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    up = installation.start("up")
+    assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+    wait_for(lambda: installation.exams().get(exam.series_uid, {}).get("state") != "receiving", "queued")
+    started = time.monotonic()
+    os.killpg(up.pid, signal.SIGTERM)
+    assert up.wait(60) == 0
+    assert time.monotonic() - started < 30
+    assert installation.exams()[exam.series_uid]["state"] in ("queued", "classified")
+
+
+def test_up_ends_where_a_part_cannot_start(installation: Installation) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", installation.port))
+        taken.listen()
+        done = installation.run("up", check=False)
+    assert done.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{installation.port}" in done.stderr
+    assert "The listener did not start" in done.stderr
+
+
 def test_a_pacs_that_is_away_gets_its_report_when_it_is_back(
     installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
 ) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import inspect
 
 from worker import exams
 from worker.database import Database, now
-from worker.errors import NotFoundError, UnavailableError, WorkerError
+from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
 from worker.states import Completeness, State
 from worker.tables import AuditEvent, Base, Instance, Series, Study
 
@@ -104,9 +104,9 @@ def test_what_a_dead_worker_held_is_queued_again_and_fails_after_the_third_time(
         assert exams.release_expired(database) == 0, "its lease holds"
         expire(database, series_id)
         assert exams.release_expired(database) == 1
-        with pytest.raises(exams.LeaseLostError):
+        with pytest.raises(LeaseLostError):
             exams.renew(database, held)
-        with pytest.raises(exams.LeaseLostError), database.write() as session:
+        with pytest.raises(LeaseLostError), database.write() as session:
             exams.finish(session, held, State.CLASSIFIED)
     series = state(database, series_id)
     assert (series.state, series.reason_code) == (State.FAILED, "worker_died")

@@ -1,5 +1,6 @@
 """What is shipped for hospitals: checked by linters, since no container engine runs where the tests run."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import yaml
 from tests.conftest import CHECKOUT
 from tests.servers import need
 from worker.queues import QUEUES
-from worker.settings import load_settings
+from worker.settings import DimseSettings, load_settings
 
 DEPLOY = CHECKOUT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
@@ -22,6 +23,21 @@ def test_the_sample_settings_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.peers, "a hospital lets in named peers only"
     assert settings.destinations[0].required
+
+
+def test_the_orthanc_to_try_it_on_is_a_peer_and_a_destination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETICULA_CONFIG", str(DEPLOY / "reticula.orthanc.toml"))
+    settings = load_settings()
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    orthanc = compose["services"]["orthanc"]
+    (peer,), (destination,) = settings.peers, settings.destinations
+    assert str(peer.address) == orthanc["networks"]["default"]["ipv4_address"]
+    assert isinstance(destination, DimseSettings)
+    assert destination.host in compose["services"]
+    assert peer.ae_title == destination.ae_title == orthanc["environment"]["ORTHANC__DICOM_AET"]
+    (modality,) = json.loads(orthanc["environment"]["ORTHANC__DICOM_MODALITIES"]).values()
+    assert modality == [settings.listener.ae_title, "listener", settings.listener.port]
+    assert modality[1] in compose["services"]
 
 
 def test_yaml_is_clean_and_the_services_run_our_commands() -> None:

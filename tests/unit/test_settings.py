@@ -68,23 +68,34 @@ def test_lists_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             "[listener]\nport = 99999",
-            "The setting listener.port is 99999: it should be less than or equal to 65535.",
+            "The setting listener.port is 99999: it must be at most 65535.",
         ),
-        ('language = "fr"', "The setting language is 'fr': it should be 'en', 'pt-BR' or 'es'."),
-        ("langage = 'en'", "There is no setting langage: remove it or mend its name."),
+        ('language = "fr"', "The setting language is 'fr': it must be 'en', 'pt-BR' or 'es'."),
+        ("langage = 'en'", "The setting langage is not known: remove it or mend its name."),
         (
             "[listener]\nae_title = 'MUCH TOO LONG A TITLE'",
-            "listener.ae_title is 'MUCH TOO LONG A TITLE': it",
+            "listener.ae_title is 'MUCH TOO LONG A TITLE': it may have at most 16 characters.",
         ),
         (
             'database_url = "mysql://u:secret@h/d"',
-            "database_url is (not shown, it may hold a password): it must start",
+            "The setting database_url must start with postgresql+psycopg:// or sqlite:///; its value is not shown",
         ),
         (
             "[[destinations]]\nname='a'\nkind='dimse'\nport=1\nae_title='A'",
             "The setting destinations[0].host is missing",
         ),
-        ("[[destinations]]\nname='a'\nkind='ftp'", "destinations[0]"),
+        (
+            "[[destinations]]\nname='a'\nkind='ftp'",
+            "destinations[0] is what stands there: it must be of kind 'dimse', 'dicomweb'",
+        ),
+        (
+            "[[peers]]\nae_title='A'\naddress='pacs.local'",
+            "peers[0].address is 'pacs.local': it must be an IP address.",
+        ),
+        ("[listener]\nport = 'x'", "The setting listener.port is 'x': it must be a whole number."),
+        ("[listener]\nquiet_seconds = 0", "The setting listener.quiet_seconds is 0: it must be more than 0."),
+        ("listener = 3", "The setting listener is 3: it must be a table."),
+        ("peers = 3", "The setting peers is 3: it must be a list."),
         ("language = ", "is not valid TOML"),
     ],
 )
@@ -95,6 +106,27 @@ def test_a_wrong_setting_is_one_sentence(content: str, sentence: str) -> None:
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_no_sentence_shows_a_password() -> None:
+    twice = "[[destinations]]\nname='a'\nkind='dicomweb'\nurl='https://h'\nauth={user='u', password='secret'}\n" * 2
+    for content in (
+        twice,
+        twice.replace("dicomweb", "dicom"),
+        twice.replace("user='u', ", ""),
+        "broker_url='x://secret@h'",
+    ):
+        Path("reticula.toml").write_text(content, encoding="utf-8")
+        with pytest.raises(SettingsError) as caught:
+            load_settings()
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["RETICULA_LISTNER__PORT", "RETICULA_LISTENER__PROT", "RETICULA_PORT"])
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "5")
+    with pytest.raises(SettingsError, match=f"The variable {name} names no setting"):
+        load_settings()
 
 
 def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:

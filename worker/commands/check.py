@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +13,9 @@ from worker import console
 from worker.application import Application
 from worker.commands.context import application
 from worker.errors import WorkerError
+
+if TYPE_CHECKING:
+    from pacs.destinations import Destination
 
 _LEAST_FREE_BYTES = 2 * 1024**3
 
@@ -34,14 +38,14 @@ def check() -> None:
 
 
 def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "disk", lambda: _disk(app)
     yield "database", lambda: _database(app)
     yield "broker", lambda: _broker(app)
     yield "model", lambda: _model(app)
-    yield "disk", lambda: _disk(app)
     if not app.settings.destinations:
         yield "destinations", _no_destination
     for name, destination in app.destinations.items():
-        yield f"destination {name}", lambda destination=destination: _destination(destination)  # type: ignore[misc]
+        yield f"destination {name}", partial(_destination, destination)
 
 
 def _database(app: Application) -> str:
@@ -71,7 +75,10 @@ def _model(app: Application) -> str:
 
 def _disk(app: Application) -> str:
     folder = app.settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise WorkerError(f"data_dir {folder} cannot be made ({error.strerror}): set it to another folder.") from error
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
         raise WorkerError(f"only {free / 1024**3:.1f} GiB free in {folder}.")
@@ -82,6 +89,6 @@ def _no_destination() -> str:
     raise WorkerError("none is configured, so no report leaves; add [[destinations]] to the settings.")
 
 
-def _destination(destination: Any) -> str:
+def _destination(destination: "Destination") -> str:
     destination.check()
     return "answers"

@@ -28,15 +28,17 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         console.say_json(rows)
         return
-    table = Table("received", "patient", "state", "verdict", "certainty", "slices", "series")
+    table = Table("received", "state", "verdict", "certainty", "slices")
+    table.add_column("patient", overflow="fold")
+    table.add_column("series", overflow="fold")
     for row in rows:
         table.add_row(
             row["received_at"][:16].replace("T", " "),
-            row["patient_id"],
             row["state"] + (f" ({row['reason_code']})" if row["reason_code"] else ""),
             row["verdict"] or "",
             percent(row["certainty"]),
             f"{row['slices_classified'] or 0} of {row['slice_count']}",
+            row["patient_id"],
             row["series_uid"],
         )
     console.out.print(table)

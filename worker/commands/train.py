@@ -45,7 +45,9 @@ def train(
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise WorkerError("Training needs torch: install the extra with pip install 'reticula[training]'.") from error
+        raise WorkerError(
+            "Training needs torch: install Reticula with the extra 'training', as the README says."
+        ) from error
     from models.preprocessing import Preprocessing
     from models.verdict import OperatingPoint
     from training import dataset as labelled
