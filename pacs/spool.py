@@ -22,6 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from pacs.durable import sync_folder, write_synced
 from pacs.series import CT_CLASSES
 
 # PS3.10 chapter 7.1: preamble and prefix, then (0002,0000), whose value is the length of the rest of the group.
@@ -107,11 +108,11 @@ class Spool:
             folder, outcome = self.root / "series" / instance.study_uid / instance.series_uid, Stored.NEW
         temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
-            _write_synced(temporary, instance.content)
+            write_synced(temporary, instance.content)
             if self._name(temporary, folder / name):
                 return outcome
             if _same_dataset(folder / name, instance.content):
-                _sync_folder(folder)  # whoever wrote it may not have come that far yet
+                sync_folder(folder)  # whoever wrote it may not have come that far yet
                 return Stored.DUPLICATE
             content = hashlib.sha256(_dataset(instance.content)).hexdigest()
             day = datetime.now(UTC).strftime("%Y%m%d")
@@ -160,7 +161,7 @@ class Spool:
                 self._durable.clear()
                 if last:
                     raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return True
 
     def _make_folder(self, folder: Path) -> None:
@@ -170,7 +171,7 @@ class Spool:
         if folder != self.root:
             self._make_folder(folder.parent)
         folder.mkdir(mode=0o750, parents=folder == self.root, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         self._durable.add(folder)
 
 
@@ -185,21 +186,6 @@ def _folders(parent: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _same_dataset(path: Path, content: bytes) -> bool:

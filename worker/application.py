@@ -91,15 +91,15 @@ class Application:
     def delivery(self) -> "DeliveryStage":
         """The stage that makes and sends reports."""
         from worker.delivery import DeliveryStage
+        from worker.reports import ReportStore
 
-        return DeliveryStage(
+        reports = ReportStore(
             self.database,
             self.settings.data_dir,
-            self.destinations,
-            self.settings.destinations,
             language=self.settings.language,
             final=self.settings.completion == "FINAL",
         )
+        return DeliveryStage(self.database, reports, self.destinations, self.settings.destinations)
 
 
 def make_destination(configured: DestinationSettings) -> "Destination":

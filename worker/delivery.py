@@ -1,35 +1,28 @@
 """Reports on their way: made once, stored, sent to every destination until it has them or refuses for good."""
 
-import hashlib
 import logging
-import os
 import random
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from pacs.destinations import Destination, Offer
 from pacs.errors import DeliveryError, Rejected, Retry
-from pacs.report import SR_CLASSES, Document, build_report
-from pacs.report.exam import Language
+from pacs.report import SR_CLASSES, Document
 from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
-from worker.results import reported_exam
+from worker.reports import NotAtHandError, ReportStore
 from worker.settings import DestinationSettings
 from worker.states import DeliveryState, State
-from worker.tables import Delivery, Report, Series
+from worker.tables import SR, Delivery, Report, Series
 
 logger = logging.getLogger(__name__)
 
-SR = "sr"
 LEASE = timedelta(minutes=3)
 FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(hours=1)
@@ -48,29 +41,20 @@ class ClaimedDelivery:
     owner: str
 
 
-class NotAtHandError(Retry):
-    """The stored report cannot be written or read now: a matter of this machine, not of the destination."""
-
-
 class DeliveryStage:
     """Makes and sends what is due, one object at a time."""
 
     def __init__(
         self,
         database: Database,
-        data_dir: Path,
+        reports: ReportStore,
         destinations: Mapping[str, Destination],
         configured: Sequence[DestinationSettings],
-        *,
-        language: Language,
-        final: bool,
     ) -> None:
         self._database = database
-        self._data_dir = data_dir
+        self._reports = reports
         self._destinations = destinations
         self._configured = configured
-        self._language: Language = language
-        self._final = final
 
     def run_one(self, owner: str) -> bool:
         """Do the next piece of work; False where nothing was due."""
@@ -82,48 +66,13 @@ class DeliveryStage:
         self._send(claimed)
         return True
 
-    def document(self, series_id: int, sop_class_uid: str) -> Document:
-        """Return the stored report of a revision in a SOP class; the first time it is made and stored.
-
-        Raises NotAtHandError where the disk is full or the stored file is not to be read, Rejected where none can
-        be made.
-        """
-        with self._database.read() as session:
-            row = _report_row(session, series_id, sop_class_uid)
-            if row is not None:
-                return self._read(row)
-            series = session.get_one(Series, series_id)
-            exam = reported_exam(session, series, language=self._language, final=self._final)
-        made = build_report(exam, sop_class_uid)
-        path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
-        try:
-            write_durably(self._data_dir / path, made.content)
-        except OSError as error:
-            raise NotAtHandError(f"The report cannot be written to {path}: {error.strerror}.") from error
-        try:
-            with self._database.write() as session:
-                session.add(
-                    Report(
-                        series_id=series_id,
-                        object=SR,
-                        sop_class_uid=sop_class_uid,
-                        sop_uid=made.sop_uid,
-                        path=str(path),
-                        sha256=hashlib.sha256(made.content).hexdigest(),
-                        created_at=now(),
-                    )
-                )
-        except IntegrityError:  # another worker was first, and the first stored result wins
-            return self.document(series_id, sop_class_uid)
-        return made
-
     def _prepare_one(self) -> bool:
         """Make the report of a classified revision and a row for each destination; False where nothing was made."""
         with self._database.read() as session:
             waiting = list(session.scalars(select(Series).where(unprepared(self._names)).order_by(Series.id).limit(20)))
         for series in waiting:
             try:
-                self.document(series.id, SR_CLASSES[0])
+                self._reports.document(series.id, SR_CLASSES[0])
             except NotAtHandError as error:
                 logger.warning("The report of series %s waits: %s", series.series_uid, error)
                 self._put_off(series.id)
@@ -173,7 +122,7 @@ class DeliveryStage:
         if destination is None:
             self._record(claimed, None, "There is no destination of this name in the settings any more.", final=True)
             return
-        offer = Offer(SR_CLASSES, lambda sop_class: self.document(claimed.series_id, sop_class))
+        offer = Offer(SR_CLASSES, lambda sop_class: self._reports.document(claimed.series_id, sop_class))
         try:
             sent = destination.deliver(offer)
         except NotAtHandError as error:
@@ -233,16 +182,6 @@ class DeliveryStage:
             )
             .values(next_attempt_at=row.next_attempt_at)
         )
-
-    def _read(self, row: Report) -> Document:
-        path = self._data_dir / row.path
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise NotAtHandError(f"The stored report {row.path} cannot be read: {error.strerror}.") from error
-        if hashlib.sha256(content).hexdigest() != row.sha256:
-            raise NotAtHandError(f"The stored report {row.path} was altered; restore it from a backup.")
-        return Document(row.sop_class_uid, row.sop_uid, content)
 
     def _fail(self, series_id: int, code: str, reason: str) -> None:
         with self._database.write() as session:
@@ -321,25 +260,6 @@ def delay(attempts: int) -> timedelta:
     return longest * random.uniform(0.8, 1.2)  # noqa: S311 – no secret
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:
     return Delivery(
         series_id=series.id,
@@ -350,10 +270,4 @@ def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:
         state=DeliveryState.PENDING,
         attempts=0,
         next_attempt_at=now(),
-    )
-
-
-def _report_row(session: Session, series_id: int, sop_class_uid: str) -> Report | None:
-    return session.scalar(
-        select(Report).where(Report.series_id == series_id, Report.object == SR, Report.sop_class_uid == sop_class_uid)
     )

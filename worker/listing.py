@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from worker import exams
+from worker.states import DeliveryState
 from worker.tables import Classification, Delivery, ModelVersion, Series, SliceResult, Study
 
 
@@ -102,7 +103,7 @@ def _delivery(row: Delivery) -> dict[str, Any]:
         "state": row.state,
         "attempts": row.attempts,
         "last_error": row.last_error,
-        "next_attempt_at": _time(row.next_attempt_at) if row.state == "pending" else None,
+        "next_attempt_at": _time(row.next_attempt_at) if row.state == DeliveryState.PENDING else None,
     }
 
 

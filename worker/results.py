@@ -20,7 +20,7 @@ from worker.database import now
 from worker.errors import WorkerError
 from worker.exams import Claim
 from worker.states import DeliveryState, State
-from worker.tables import Classification, Delivery, ModelVersion, Report, Series, SliceResult
+from worker.tables import SR, Classification, Delivery, ModelVersion, Report, Series, SliceResult
 
 
 def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle, model: ModelVersion) -> None:
@@ -176,7 +176,7 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
             Series.series_uid == series.series_uid,
             Series.study_id == series.study_id,
             Series.revision < series.revision,
-            Report.object == "sr",
+            Report.object == SR,
         )
         .order_by(Series.revision.desc(), case((delivered, 0), else_=1), Report.id)
         .limit(1)

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 UID_LENGTH = 64
+SR = "sr"  # the object that every destination gets: the structured report
 
 
 class UTCDateTime(TypeDecorator[datetime]):

@@ -1,0 +1,94 @@
+"""The reports: made once from what SQL holds, stored as files that never change."""
+
+import hashlib
+import uuid
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pacs.durable import sync_folder, write_synced
+from pacs.errors import Retry
+from pacs.report import Document, build_report
+from pacs.report.exam import Language
+from worker.database import Database, now
+from worker.results import reported_exam
+from worker.tables import SR, Report, Series
+
+
+class NotAtHandError(Retry):
+    """The stored report cannot be written or read now: a matter of this machine, not of the destination."""
+
+
+class ReportStore:
+    """The reports of all revisions, under `data_dir`."""
+
+    def __init__(self, database: Database, data_dir: Path, *, language: Language, final: bool) -> None:
+        self._database = database
+        self._data_dir = data_dir
+        self._language: Language = language
+        self._final = final
+
+    def document(self, series_id: int, sop_class_uid: str) -> Document:
+        """Return the stored report of a revision in a SOP class; the first time it is made and stored.
+
+        Raises NotAtHandError where the disk is full or the stored file is not to be read, Rejected where none can
+        be made.
+        """
+        with self._database.read() as session:
+            row = _report_row(session, series_id, sop_class_uid)
+            if row is not None:
+                return self._read(row)
+            series = session.get_one(Series, series_id)
+            exam = reported_exam(session, series, language=self._language, final=self._final)
+        made = build_report(exam, sop_class_uid)
+        path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
+        try:
+            _write(self._data_dir / path, made.content)
+        except OSError as error:
+            raise NotAtHandError(f"The report cannot be written to {path}: {error.strerror}.") from error
+        try:
+            with self._database.write() as session:
+                session.add(
+                    Report(
+                        series_id=series_id,
+                        object=SR,
+                        sop_class_uid=sop_class_uid,
+                        sop_uid=made.sop_uid,
+                        path=str(path),
+                        sha256=hashlib.sha256(made.content).hexdigest(),
+                        created_at=now(),
+                    )
+                )
+        except IntegrityError:  # another worker was first, and the first stored result wins
+            return self.document(series_id, sop_class_uid)
+        return made
+
+    def _read(self, row: Report) -> Document:
+        path = self._data_dir / row.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise NotAtHandError(f"The stored report {row.path} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(content).hexdigest() != row.sha256:
+            raise NotAtHandError(f"The stored report {row.path} was altered; restore it from a backup.")
+        return Document(row.sop_class_uid, row.sop_uid, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        write_synced(temporary, content)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _report_row(session: Session, series_id: int, sop_class_uid: str) -> Report | None:
+    return session.scalar(
+        select(Report).where(Report.series_id == series_id, Report.object == SR, Report.sop_class_uid == sop_class_uid)
+    )
