@@ -18,7 +18,7 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.test
-	$(BIN)/pytest tests/benchmarks -p no:randomly -s --override-ini norecursedirs=
+	$(BIN)/pytest tests/benchmarks -s --numprocesses 0 --override-ini norecursedirs=
 
 # A checkout that was moved leaves an environment that does not work: it is made anew.
 $(VENV)/.python: Makefile

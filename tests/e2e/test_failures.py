@@ -151,7 +151,7 @@ def test_a_signal_for_the_whole_group_lets_the_worker_finish(
     folder, (exam, *_others) = phantoms
     up = installation.start("up")
     assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
-    wait_for(lambda: installation.exams().get(exam.series_uid, {}).get("state") != "receiving", "queued")
+    installation.wait_for_state(exam.series_uid, "queued", "classifying", "classified")
     started = time.monotonic()
     os.killpg(up.pid, signal.SIGTERM)
     assert up.wait(60) == 0
