@@ -10,8 +10,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -150,3 +152,22 @@ def test_one_corrupt_slice_costs_that_slice_only(tmp_path: Path) -> None:
     assert [one.source for one in decoded] == list(slices)
     assert [index for index, one in enumerate(decoded) if one.hu is None] == [7, 11]
     assert all(one.error for one in decoded if one.hu is None)
+
+
+def test_frames_of_an_enhanced_ct_decode_one_by_one(tmp_path: Path) -> None:
+    volume = np.stack([STORED, STORED + 10, STORED + 20])
+    dataset = ct(pixels=STORED, SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=3, RescaleSlope=None)
+    del dataset.RescaleIntercept
+    dataset.PixelData = volume.tobytes()
+    shared, rescale = Dataset(), Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = "1", "-1000", "HU"
+    shared.PixelValueTransformationSequence = Sequence([rescale])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in volume])
+    for syntax in (None, RLELossless):
+        if syntax is not None:
+            dataset.compress(syntax, generate_instance_uid=False)
+        slices = read_series(write(tmp_path / str(syntax), dataset)).slices
+        assert [image.frame for image in slices] == [1, 2, 3]
+        for image, stored in zip(slices, volume, strict=True):
+            assert np.array_equal(hounsfield(image), stored - 1000)
