@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
+from sqlalchemy import CursorResult, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from pacs.series import Patient
@@ -251,12 +251,6 @@ def patient_conflict(session: Session, held: Claim, patient: Patient) -> str | N
     if session.scalar(elsewhere.limit(1)) is not None:
         return "The same series UID came under another study: which one it belongs to must be settled first."
     return None
-
-
-def counts(session: Session) -> dict[str, int]:
-    """Return how many series stand in each state, latest revisions only."""
-    rows = session.execute(select(Series.state, func.count()).where(latest_revisions()).group_by(Series.state))
-    return {str(state): int(count) for state, count in rows}
 
 
 def _mine(held: Claim) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from sqlalchemy import inspect
 from worker import exams
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
+from worker.listing import list_exams
 from worker.states import Completeness, State
 from worker.tables import AuditEvent, Base, Instance, Series, Study
 
@@ -150,5 +151,5 @@ def test_a_database_without_tables_is_said_in_one_sentence(request: pytest.Fixtu
         empty = Database(url)
         assert not empty.is_current()
         with pytest.raises(UnavailableError), empty.read() as session:
-            exams.counts(session)
+            list_exams(session)
         empty.dispose()

@@ -76,3 +76,20 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
         else:
             one, two = np.load(first), np.load(second)
             assert all(np.array_equal(one[name], two[name]) for name in one.files)
+
+
+def test_a_matrix_of_1024_is_the_same_exam(tmp_path: Path) -> None:
+    (exam,) = write_phantoms(tmp_path, seed=UNSEEN, exams=1, slices=11)
+    paths = sorted((tmp_path / exam.folder).glob("*.dcm"))
+    classifier = Classifier.open(demo_bundle())
+    plain = classify_series(paths, classifier, min_slices=5)
+    for path in paths:
+        dataset = dcmread(path)
+        fine = dataset.pixel_array.repeat(2, axis=0).repeat(2, axis=1)
+        dataset.PixelSpacing = [float(value) / 2 for value in dataset.PixelSpacing]
+        dataset.Rows, dataset.Columns, dataset.PixelData = *fine.shape, fine.tobytes()
+        dataset.save_as(path)
+    fine_exam = classify_series(paths, classifier, min_slices=5)
+    assert fine_exam.slices[0].source.rows == 1024
+    assert fine_exam.verdict.verdict == plain.verdict.verdict == exam.label
+    assert abs(fine_exam.verdict.certainty - plain.verdict.certainty) < 0.01

@@ -19,6 +19,7 @@ from pacs.spool import ReceivedInstance, Spool
 from tests.datasets import SERIES, STUDY, ct, write
 from training.phantom import PhantomExam
 from worker import exams
+from worker import sweep as sweeps
 from worker.application import Application
 from worker.broker import Broker
 from worker.database import Database, now
@@ -216,6 +217,33 @@ def test_two_sweeps_and_two_workers_make_one_exam(
     truth = phantoms[1][0]
     exam = plant.exam(truth.series_uid)
     assert (exam["state"], exam["revision"]) == ("reported", 1)
+    assert len(archive[0].reports(truth.study_uid)) == 1
+
+
+def test_a_sweep_that_looked_too_early_opens_no_second_revision(
+    plant: Plant,
+    archive: tuple[Archive, Listener],
+    phantoms: tuple[Path, list[PhantomExam]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between its look and its lock, another sweep closes the series and a worker finishes it."""
+    plant.app.registry.import_bundle("demo", actor="test")
+    plant.receive(*files(phantoms), age=60)
+    look = sweeps._known
+    looks: list[bool] = []
+
+    def overtaken(session: Any, spooled: Any, *, lock: bool) -> Any:
+        known = look(session, spooled, lock=lock)
+        looks.append(lock)
+        if looks == [False]:
+            Plant.run(plant)
+        return known
+
+    monkeypatch.setattr(sweeps, "_known", overtaken)
+    plant.app.sweep().tick()
+    plant.run()
+    truth = phantoms[1][0]
+    assert plant.exam(truth.series_uid)["revision"] == 1
     assert len(archive[0].reports(truth.study_uid)) == 1
 
 
