@@ -3,6 +3,7 @@
 Nothing that serves imports this module; a trained network is exported (`models.export`).
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,6 @@ from torchvision import models as zoo
 
 from models.preprocessing import Preprocessing
 
-# The layer that torchvision's classifiers end with, by architecture.
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": zoo.mobilenet_v2,
     "vgg16": zoo.vgg16,
@@ -33,23 +33,61 @@ def build(architecture: str, classes: int) -> nn.Module:
     return network
 
 
+def parameter_count(network: nn.Module) -> int:
+    """Return how many parameters a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def split_last_layer(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return (backbone, head), which share their parameters with `network`.
+
+    The head is the last linear layer with the dropout before it; the backbone gives the features that it takes,
+    (N, features).
+    """
+    name, last = list(network.named_children())[-1]
+    kept: list[nn.Module] = []
+    head: list[nn.Module] = [last]
+    if isinstance(last, nn.Sequential):
+        layers = list(last)
+        start = len(layers) - (2 if isinstance(layers[-2], nn.Dropout) else 1)
+        kept, head = layers[:start], layers[start:]
+    backbone = copy.copy(network)
+    backbone._modules = {**network._modules, name: nn.Sequential(*kept)}  # noqa: SLF001  # a shallow copy shares the dictionary
+    return backbone, nn.Sequential(*head)
+
+
 class HounsfieldClassifier(nn.Module):
     """A network that takes Hounsfield units (N, 1, size, size) and gives logits (N, classes).
 
     Windowing, normalisation and the copy to three channels happen here, so that training, export and work
-    share them to the letter.
+    share them to the letter. It trains the parameters of `network` itself; with `frozen` only the last layer learns,
+    and BatchNorm and dropout before it stay as they work.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, frozen: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.backbone, self.head = split_last_layer(network)
+        self.frozen = frozen
         self.mean: Tensor
         self.std: Tensor
         self.low, self.high = preprocessing.window
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        if frozen:
+            self.backbone.requires_grad_(requires_grad=False).eval()
+
+    def features(self, hounsfield: Tensor) -> Any:
+        """Return what the last layer judges by, (N, features)."""
+        unit = (hounsfield.clamp(self.low, self.high) - self.low) / (self.high - self.low)
+        return self.backbone((unit.expand(-1, 3, -1, -1) - self.mean) / self.std)
 
     def forward(self, hounsfield: Tensor) -> Any:
         """Classify a batch."""
-        unit = (hounsfield.clamp(self.low, self.high) - self.low) / (self.high - self.low)
-        return self.network((unit.expand(-1, 3, -1, -1) - self.mean) / self.std)
+        return self.head(self.features(hounsfield))
+
+    def train(self, mode: bool = True) -> "HounsfieldClassifier":
+        """Change between learning and work; a frozen backbone stays at work."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self

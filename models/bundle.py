@@ -14,12 +14,13 @@ from models.errors import BundleError
 from models.preprocessing import Preprocessing
 from models.verdict import OperatingPoint
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 NETWORK = "network.xml"
 WEIGHTS = "weights.safetensors"
 CARD = "card.md"
-_REQUIRED = (NETWORK, "network.bin", WEIGHTS, CARD)
+FAMILIARITY = "familiarity.npz"
+_REQUIRED = (NETWORK, "network.bin", WEIGHTS, FAMILIARITY, CARD)
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ class ModelClass:
 
 UIP = ModelClass("UIP", Code("RID5333", "RADLEX", "Usual interstitial pneumonia"))
 NSIP = ModelClass("NSIP", Code("RID5341", "RADLEX", "Nonspecific interstitial pneumonia"))
-KNOWN_CLASSES = {known.name: known for known in (UIP, NSIP)}
+NORMAL = ModelClass("normal", Code("17621005", "SCT", "Normal"))
+OTHER = ModelClass("other", Code("74964007", "SCT", "Other"))
+KNOWN_CLASSES = {known.name: known for known in (UIP, NSIP, NORMAL, OTHER)}
 
 
 @dataclass(frozen=True)
 class Description:
     """What a bundle says of itself.
 
-    metrics: figures with the split that they were measured on. data: what it was trained on, with a fingerprint.
+    temperature: what the logits are divided by (the network does it). metrics: figures with the split that they were
+    measured on. data: what it was trained on, with a fingerprint. parent: sha256 of the bundle that it was trained
+    on from.
     """
 
     name: str
@@ -57,9 +62,11 @@ class Description:
     classes: tuple[ModelClass, ...]
     preprocessing: Preprocessing
     operating_point: OperatingPoint
+    temperature: float
     metrics: Mapping[str, Any]
     data: Mapping[str, Any]
     command: str
+    parent: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -79,6 +86,16 @@ class Bundle:
     def network(self) -> Path:
         """The OpenVINO IR."""
         return self.folder / NETWORK
+
+    @property
+    def weights(self) -> Path:
+        """The weights to train on from."""
+        return self.folder / WEIGHTS
+
+    @property
+    def familiarity(self) -> Path:
+        """Where the exams of training lie."""
+        return self.folder / FAMILIARITY
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -139,9 +156,11 @@ def _description(content: Mapping[str, Any]) -> Description:
         classes=classes,
         preprocessing=Preprocessing(**lists),
         operating_point=OperatingPoint(**content["operating_point"]),
+        temperature=float(content["temperature"]),
         metrics=content["metrics"],
         data=content["data"],
         command=str(content["command"]),
+        parent=content.get("parent"),
     )
 
 

@@ -1,16 +1,26 @@
-"""The network at work: a bundle run by OpenVINO on the CPU, one slice a request, several requests at once."""
+"""The network at work: a bundle run by OpenVINO on the CPU."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
+from models.familiarity import load_familiarity
+from models.inference import CompiledNetwork
+from models.verdict import ExamVerdict, decide
+
+
+@dataclass(frozen=True)
+class SliceOutput:
+    """What the network says of one slice: calibrated probabilities (classes,) and features (features,)."""
+
+    probabilities: NDArray[np.float64]
+    features: NDArray[np.float32]
 
 
 class Classifier:
@@ -19,18 +29,17 @@ class Classifier:
     def __init__(self, bundle: Bundle) -> None:
         """Compile the network. Raises BundleError where the IR does not fit the manifest."""
         self.bundle = bundle
-        core = openvino.Core()
         try:
-            self._compiled = core.compile_model(bundle.network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+            self._network = CompiledNetwork(bundle.network)
         except RuntimeError as error:
             raise BundleError(f"{bundle.network} cannot be run: {error}") from error
         size, classes = bundle.description.preprocessing.size, len(bundle.description.classes)
-        if list(self._compiled.input(0).shape) != [1, 1, size, size]:
-            raise BundleError(f"{bundle.network} takes {self._compiled.input(0).shape}, not (1, 1, {size}, {size}).")
-        if list(self._compiled.output(0).shape) != [1, classes]:
-            raise BundleError(f"{bundle.network} gives {self._compiled.output(0).shape}, not (1, {classes}).")
-        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._requests = [self._compiled.create_infer_request() for _ in range(count)]
+        if self._network.input_shape != [1, 1, size, size]:
+            raise BundleError(f"{bundle.network} takes {self._network.input_shape}, not (1, 1, {size}, {size}).")
+        self._familiarity = load_familiarity(bundle.familiarity)
+        expected = [[1, classes], [1, self._familiarity.centres.shape[1]]]
+        if self._network.output_shapes != expected:
+            raise BundleError(f"{bundle.network} gives {self._network.output_shapes}, not {expected}.")
 
     @classmethod
     def open(cls, folder: Path) -> "Classifier":
@@ -40,42 +49,28 @@ class Classifier:
     @property
     def precision(self) -> str:
         """The arithmetic that the processor runs the network in: `f32`, or `bf16` where it has that."""
-        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        return self._network.precision
 
-    def stream(self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]) -> Iterator[tuple[Any, NDArray[np.float64]]]:
-        """Classify (key, slice) pairs as they come; yield (key, probabilities) in their order.
+    def stream(self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]) -> Iterator[tuple[Any, SliceOutput]]:
+        """Classify (key, slice) pairs as they come; yield (key, output) in their order.
 
-        A slice is int16 of shape (size, size) in HU, the probabilities are of shape (classes,). No more slices
-        are held than there are requests.
+        A slice is int16 of shape (size, size) in HU. No more slices are held than there are requests.
         """
-        # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
-        # queue of them may hold, and then both wait for ever.
-        free = list(self._requests)
-        running: deque[tuple[Any, openvino.InferRequest]] = deque()
-        try:
-            for key, image in inputs:
-                if not free:
-                    yield self._finish(running, free)
-                request = free.pop()
-                request.start_async({0: image[None, None]})
-                running.append((key, request))
-            while running:
-                yield self._finish(running, free)
-        finally:
-            for _key, request in running:
-                request.wait()
+        for key, (probabilities, features) in self._network.stream(inputs):
+            yield key, SliceOutput(probabilities.astype(np.float64), features)
 
     def probabilities(self, slices: Iterable[NDArray[np.int16]]) -> NDArray[np.float64]:
         """Return the probabilities (slices, classes) of slices (size, size) in HU, in their order."""
-        rows = [row for _key, row in self.stream((None, image) for image in slices)]
+        rows = [output.probabilities for _key, output in self.stream((None, image) for image in slices)]
         return np.array(rows).reshape(len(rows), len(self.bundle.description.classes))
 
-    @staticmethod
-    def _finish(
-        running: "deque[tuple[Any, openvino.InferRequest]]", free: "list[openvino.InferRequest]"
-    ) -> tuple[Any, NDArray[np.float64]]:
-        """Wait for the request that was started first."""
-        key, request = running.popleft()
-        request.wait()
-        free.append(request)
-        return key, request.get_output_tensor(0).data[0].astype(np.float64)
+    def decide(self, outputs: Iterable[SliceOutput]) -> ExamVerdict:
+        """Return what is said of the exam whose slices gave these outputs, at least one."""
+        outputs = list(outputs)
+        description = self.bundle.description
+        return decide(
+            description.class_names,
+            np.array([output.probabilities for output in outputs]),
+            description.operating_point,
+            distance=self._familiarity.distance(np.array([output.features for output in outputs])),
+        )

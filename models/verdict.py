@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 INDETERMINATE = "indeterminate"
+ReasonCode = Literal["", "few_slices", "unfamiliar", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -15,25 +17,34 @@ class OperatingPoint:
 
     The exam's probability of a class is the mean over its classified slices. The most probable class is the
     verdict when its probability reaches `commit`; below lies the abstention band, and the verdict is
-    `indeterminate`. So it is with fewer than `min_slices` slices.
+    `indeterminate`. So it is with fewer than `min_slices` slices, and with an exam farther than `max_distance` from
+    what the network learned from (`models.familiarity`; None: any distance will do).
     """
 
     commit: float = 0.6
     min_slices: int = 3
+    max_distance: float | None = None
 
 
 @dataclass(frozen=True)
 class ExamVerdict:
-    """What is said of an exam. certainty: probability of the most probable class, 0 to 1."""
+    """What is said of an exam. certainty: probability of the most probable class, 0 to 1.
+
+    distance: how far the exam lies from the training exams. reason_code, reason: why it is indeterminate.
+    """
 
     verdict: str
     certainty: float
     probabilities: dict[str, float]
     called: dict[str, int]
+    distance: float
+    reason_code: ReasonCode = ""
     reason: str = ""
 
 
-def decide(classes: Sequence[str], slices: NDArray[np.float64], point: OperatingPoint) -> ExamVerdict:
+def decide(
+    classes: Sequence[str], slices: NDArray[np.float64], point: OperatingPoint, *, distance: float = 0.0
+) -> ExamVerdict:
     """Return the verdict for slice probabilities of shape (slices, classes), at least one slice.
 
     `called` counts the slices by their most probable class.
@@ -41,15 +52,22 @@ def decide(classes: Sequence[str], slices: NDArray[np.float64], point: Operating
     mean = slices.mean(axis=0)
     winners = np.bincount(slices.argmax(axis=1), minlength=len(classes))
     best = int(mean.argmax())
-    verdict, reason = classes[best], ""
+    verdict = classes[best]
+    code: ReasonCode = ""
+    reason = ""
     if len(slices) < point.min_slices:
-        verdict, reason = INDETERMINATE, f"only {len(slices)} slices with enough lung"
+        code, reason = "few_slices", f"only {len(slices)} slices with enough lung"
+    elif point.max_distance is not None and distance > point.max_distance:
+        code = "unfamiliar"
+        reason = f"unlike the exams of training: distance {distance:.2f}, the limit is {point.max_distance:.2f}"
     elif mean[best] < point.commit:
-        verdict, reason = INDETERMINATE, f"no class reaches {point.commit:.0%}"
+        code, reason = "undecided", f"no class reaches {point.commit:.0%}"
     return ExamVerdict(
-        verdict=verdict,
+        verdict=INDETERMINATE if code else verdict,
         certainty=float(mean[best]),
         probabilities={name: float(value) for name, value in zip(classes, mean, strict=True)},
         called={name: int(count) for name, count in zip(classes, winners, strict=True)},
+        distance=distance,
+        reason_code=code,
         reason=reason,
     )

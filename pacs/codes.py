@@ -159,6 +159,8 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Pneumonia intersticial não específica",
         "Neumonía intersticial no específica",
     ),
+    ("17621005", "SCT"): ("Normal", "Normal", "Normal"),
+    ("74964007", "SCT"): ("Other", "Outro", "Otro"),
     (INDETERMINATE_CODE, "SCT"): ("Indeterminate", "Indeterminado", "Indeterminado"),
     ("233703007", "SCT"): (
         "Interstitial lung disease",
@@ -178,6 +180,26 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Probabilidade do padrão PINE",
         "Probabilidad del patrón NINE",
     ),
+    ("PROB-normal", PRIVATE_SCHEME): (
+        "Probability of a normal lung",
+        "Probabilidade de pulmão normal",
+        "Probabilidad de pulmón normal",
+    ),
+    ("PROB-other", PRIVATE_SCHEME): (
+        "Probability of another disease",
+        "Probabilidade de outra doença",
+        "Probabilidad de otra enfermedad",
+    ),
+    ("SLICES-normal", PRIVATE_SCHEME): (
+        "Slices called normal",
+        "Cortes classificados como normais",
+        "Cortes clasificados como normales",
+    ),
+    ("SLICES-other", PRIVATE_SCHEME): (
+        "Slices called another disease",
+        "Cortes classificados como outra doença",
+        "Cortes clasificados como otra enfermedad",
+    ),
     ("SLICES", PRIVATE_SCHEME): ("Slices classified", "Cortes classificados", "Cortes clasificados"),
     ("SLICES-RECEIVED", PRIVATE_SCHEME): ("Slices in the series", "Cortes na série", "Cortes en la serie"),
     ("SLICES-UIP", PRIVATE_SCHEME): (
@@ -194,6 +216,26 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Completeness of the series",
         "Completude da série",
         "Completitud de la serie",
+    ),
+    ("REASON", PRIVATE_SCHEME): (
+        "Reason of abstention",
+        "Motivo da abstenção",
+        "Motivo de la abstención",
+    ),
+    ("few_slices", PRIVATE_SCHEME): (
+        "Too few slices show enough lung",
+        "Poucos cortes mostram pulmão suficiente",
+        "Pocos cortes muestran pulmón suficiente",
+    ),
+    ("unfamiliar", PRIVATE_SCHEME): (
+        "Unlike the exams that the model was trained on",
+        "Diferente dos exames com que o modelo foi treinado",
+        "Distinto de los exámenes con que se entrenó el modelo",
+    ),
+    ("undecided", PRIVATE_SCHEME): (
+        "No pattern is probable enough",
+        "Nenhum padrão é suficientemente provável",
+        "Ningún patrón es suficientemente probable",
     ),
     ("quiet_period", PRIVATE_SCHEME): (
         "No instance for the quiet period",

@@ -185,6 +185,24 @@ def read_series(paths: Iterable[Path]) -> Series:
     return Series(headers[0], tuple(slices), tuple(unreadable))
 
 
+def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list[tuple[Path, str]]]:
+    """Sort files by study and series; return the groups, and (file, why) of what is no instance of a series."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    unreadable: list[tuple[Path, str]] = []
+    for path in paths:
+        try:
+            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
+        except Exception as error:  # pydicom raises whatever it likes on corrupt data
+            unreadable.append((path, str(error)))
+            continue
+        study, series = text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID")
+        if study and series:
+            groups.setdefault((study, series), []).append(path)
+        else:
+            unreadable.append((path, "The dataset names no study or series."))
+    return [tuple(group) for group in groups.values()], unreadable
+
+
 def read_header(dataset: Dataset, *, context: bool = True) -> SeriesHeader:
     """Read what the instances of a series share. Raises Unreadable without study or series UID.
 

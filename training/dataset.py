@@ -1,14 +1,11 @@
-"""Labelled slices: read from disk, brought to the network's input, and kept in one file of int16.
-
-A data set is a folder for each class (`UIP/`, `NSIP/`; `PIU/` and `PINE/` are the same in Portuguese) of DICOM
-series or of PNG and JPEG slices, or a folder of phantoms with its `truth.json`.
-"""
+"""Labelled slices: read from their sources, brought to the network's input, and kept in one file of int16."""
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,126 +17,151 @@ from models.preprocessing import Preprocessing
 from models.resizing import fit
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
-from pacs.series import read_series, select
+from pacs.series import group_by_series, read_series, select
 from training.errors import DatasetError
+from training.sources import CLASSES, Source
 
-ALIASES = {"UIP": "UIP", "PIU": "UIP", "NSIP": "NSIP", "PINE": "NSIP"}
-_PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+BACKGROUND = -1  # in `labels`: a slice of no class, about which the network learns to be undecided
 _MIN_SLICES = 1
 
 
 @dataclass(frozen=True)
-class Source:
-    """One series, or one folder of pictures, with its class."""
+class ClassCount:
+    """How much of a class was read."""
 
-    label: str
-    files: tuple[Path, ...]
-    pictures: bool
+    name: str
+    slices: int
+    series: int
+    patients: int
 
 
 @dataclass(frozen=True)
 class LabelledSlices:
     """The slices of a data set.
 
-    images: int16 (slices, size, size) in HU, mapped from a file. labels: index into `classes`.
-    patients, exams: name of the patient and the series of each slice. boxes: lungs as (top, left, bottom, right).
-    skipped: (file or folder, why).
+    images: int16 (slices, size, size) in HU, mapped from a file. kinds: the name of what each slice was labelled;
+    labels: index into `classes`, or BACKGROUND. patients, exams: name of the patient and the series of each slice.
+    boxes: lungs as (top, left, bottom, right). digests: sha256 of each image. skipped: (file or folder, why).
     """
 
     classes: tuple[str, ...]
     images: NDArray[np.int16]
+    kinds: NDArray[np.str_]
     labels: NDArray[np.int64]
     patients: NDArray[np.str_]
     exams: NDArray[np.str_]
     boxes: NDArray[np.int32]
+    digests: tuple[str, ...]
     skipped: tuple[tuple[Path, str], ...]
-    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all slices and their classes, whatever their order."""
+        lines = sorted(f"{digest} {kind}" for digest, kind in zip(self.digests, self.kinds, strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-def find_sources(folder: Path) -> list[Source]:
-    """List the series of a data set with their classes. Raises DatasetError where there is nothing to train on."""
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder: give the folder of the data set.")
-    truth = folder / "truth.json"
-    sources = _phantoms(folder, truth) if truth.is_file() else _class_folders(folder)
-    classes = {source.label for source in sources}
-    if len(classes) < 2:
-        raise DatasetError(
-            f"{folder} holds {'one class only: ' + classes.pop() if classes else 'no labelled slices'}; "
-            "give a folder with UIP/ and NSIP/ in it."
-        )
-    return sources
+    @cached_property
+    def targets(self) -> NDArray[np.float32]:
+        """What the network shall say, (slices, classes): certainty, or of the background as much of each class."""
+        targets = np.full((len(self), len(self.classes)), 1 / len(self.classes), dtype=np.float32)
+        named = self.labels != BACKGROUND
+        targets[named] = np.eye(len(self.classes), dtype=np.float32)[self.labels[named]]
+        return targets
+
+    def counts(self) -> list[ClassCount]:
+        """Return what was read of each class."""
+        kinds = sorted(set(self.kinds.tolist()), key=CLASSES.index)
+        rows = [(kind, self.kinds == kind) for kind in kinds]
+        return [
+            ClassCount(kind, int(of.sum()), len(set(self.exams[of])), len(set(self.patients[of]))) for kind, of in rows
+        ]
+
+
+@dataclass(frozen=True)
+class _Row:
+    patient: str
+    exam: str
+    image: NDArray[np.int16]
+    box: tuple[int, ...]
+    origin: Path
 
 
 def load(
-    sources: list[Source],
+    sources: Sequence[Source],
     preprocessing: Preprocessing,
     *,
+    background: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
     threads: int = 2,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> LabelledSlices:
-    """Read the slices that show enough lung. `progress` is told the number of sources done."""
-    classes = tuple(sorted({source.label for source in sources}, key=("UIP", "NSIP").index))
-    digest, skipped = hashlib.sha256(), list[tuple[Path, str]]()
-    rows: list[tuple[int, str, str, tuple[int, ...]]] = []
+    """Read the slices that show enough lung. `progress` is told the number of sources done.
+
+    The classes in `background` are not named by the network. `classes`: those of a network that learned already; all
+    others are background. Raises DatasetError where there are not two classes to tell apart, or where one slice stands
+    under two patients or classes.
+    """
+    kinds_found = {source.label for source in sources}
+    if classes is None:
+        classes = tuple(name for name in CLASSES if name in kinds_found and name not in background)
+        if len(classes) < 2:
+            raise DatasetError(
+                f"The data set holds {f'one class only ({classes[0]})' if classes else 'no class'}: two are needed to "
+                "tell apart, as in a folder with UIP/ and NSIP/."
+            )
+    expected = [name for name in classes if name in kinds_found]
+    skipped = list[tuple[Path, str]]()
+    rows: list[tuple[str, str, str, tuple[int, ...], str]] = []
+    seen: dict[str, tuple[str, str]] = {}
     with tempfile.TemporaryFile() as file:
         for done, source in enumerate(sources, start=1):
-            for patient, exam, image, box in _slices(source, preprocessing, threads, skipped):
-                content = image.tobytes()
-                digest.update(content)
+            for row in _slices(source, preprocessing, threads, skipped):
+                content = row.image.tobytes()
+                digest = hashlib.sha256(content).hexdigest()
+                if digest in seen:
+                    _check_same(row, source.label, *seen[digest])
+                    skipped.append((row.origin, "the same slice was read before"))
+                    continue
+                seen[digest] = source.label, row.patient
                 file.write(content)
-                rows.append((classes.index(source.label), patient, exam, box))
+                rows.append((source.label, row.patient, row.exam, row.box, digest))
             progress(done)
         if not rows:
             raise DatasetError("No slice of the data set shows enough lung to train on.")
         file.flush()
         shape = (len(rows), preprocessing.size, preprocessing.size)
         images = np.memmap(file, dtype=np.int16, mode="r", shape=shape)
-    labels, patients, exams, boxes = zip(*rows, strict=True)
+    kinds, patients, exams, boxes, digests = zip(*rows, strict=True)
+    missing = [name for name in expected if name not in kinds]
+    if missing:
+        raise DatasetError(f"No slice of {', '.join(missing)} shows enough lung to train on.")
     return LabelledSlices(
-        classes=classes,
+        classes=tuple(classes),
         images=images,
-        labels=np.array(labels),
+        kinds=np.array(kinds),
+        labels=np.array([classes.index(kind) if kind in classes else BACKGROUND for kind in kinds]),
         patients=np.array(patients),
         exams=np.array(exams),
         boxes=np.array(boxes, dtype=np.int32),
+        digests=digests,
         skipped=tuple(skipped),
-        fingerprint=digest.hexdigest(),
     )
 
 
-def _phantoms(folder: Path, truth: Path) -> list[Source]:
-    try:
-        exams = json.loads(truth.read_text(encoding="utf-8"))
-        return [
-            Source(ALIASES[exam["label"]], tuple(sorted((folder / exam["folder"]).glob("*.dcm"))), pictures=False)
-            for exam in exams.values()
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{truth} does not name the class and folder of each series: {error!r}.") from error
+def _check_same(row: _Row, label: str, known_label: str, known_patient: str) -> None:
+    if (label, row.patient) != (known_label, known_patient):
+        raise DatasetError(
+            f"{row.origin} stands as {label} of {row.patient} and as {known_label} of {known_patient}: one is wrong."
+        )
 
 
-def _class_folders(folder: Path) -> list[Source]:
-    sources = []
-    for child in sorted(folder.iterdir()):
-        label = ALIASES.get(child.name.upper())
-        if label is None or not child.is_dir():
-            continue
-        for holder in (child, *sorted(path for path in child.rglob("*") if path.is_dir())):
-            files = sorted(path for path in holder.iterdir() if path.is_file())
-            pictures = tuple(path for path in files if path.suffix.lower() in _PICTURES)
-            others = tuple(path for path in files if path.suffix.lower() not in _PICTURES)
-            if pictures:
-                sources.append(Source(label, pictures, pictures=True))
-            if others:
-                sources.append(Source(label, others, pictures=False))
-    return sources
-
-
-_Row = tuple[str, str, NDArray[np.int16], tuple[int, ...]]
+def several_names(data: LabelledSlices) -> list[str]:
+    """Return the patients who stand under more than one class: rarely meant."""
+    kinds = Counter(patient for patient, _kind in set(zip(data.patients.tolist(), data.kinds.tolist(), strict=True)))
+    return sorted(patient for patient, count in kinds.items() if count > 1)
 
 
 def _slices(
@@ -148,17 +170,33 @@ def _slices(
     if source.pictures:
         yield from _pictures(source, preprocessing, skipped)
         return
-    if not source.files:
-        return
-    folder = source.files[0].parent
+    groups, unreadable = group_by_series(source.files)
+    skipped.extend(unreadable)
+    for paths in groups:
+        yield from _series(source, paths, preprocessing, threads, skipped)
+
+
+def _series(
+    source: Source,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    threads: int,
+    skipped: list[tuple[Path, str]],
+) -> Iterator[_Row]:
+    folder = paths[0].parent
     try:
-        series = read_series(source.files)
+        series = read_series(paths)
         selection = select(series, min_slices=_MIN_SLICES)
     except Rejected as error:
         skipped.append((folder, str(error)))
         return
     skipped.extend(series.unreadable)
-    patient = series.header.patient.patient_id or folder.name
+    patient = source.patient or series.header.patient.patient_id
+    if not patient:
+        raise DatasetError(
+            f"The series in {folder} names no patient: without one nobody knows whose slices are on which side of a "
+            "split. Write a table with the columns path, label, patient."
+        )
     for decoded in decode_all(selection.slices, threads=threads):
         spacing = decoded.source.pixel_spacing
         if decoded.hu is None or spacing is None:
@@ -168,7 +206,8 @@ def _slices(
         if lung_fraction(mask, spacing) < preprocessing.min_lung_fraction:
             continue
         box = _box(fit(mask.astype(np.int16), spacing, preprocessing.size) > 0)
-        yield patient, series.header.series_uid, fit(decoded.hu, spacing, preprocessing.size), box
+        image = fit(decoded.hu, spacing, preprocessing.size)
+        yield _Row(patient, series.header.series_uid, image, box, decoded.source.path)
 
 
 def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[Path, str]]) -> Iterator[_Row]:
@@ -177,13 +216,17 @@ def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[
     for path in source.files:
         try:
             with Image.open(path) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    skipped.append((path, "has more than 8 bits, which says nothing of its window: give the DICOM"))
+                    continue
                 grey = np.asarray(picture.convert("L"), dtype=np.float32)
         except (UnidentifiedImageError, OSError) as error:
             skipped.append((path, str(error)))
             continue
         hu = np.rint(low + grey / 255 * (high - low)).astype(np.int16)
         image = fit(hu, (1.0, 1.0), preprocessing.size)
-        yield path.parent.name, path.parent.name, image, (0, 0, preprocessing.size, preprocessing.size)
+        patient = source.patient or path.parent.name
+        yield _Row(patient, f"{patient} {path.parent.name}", image, (0, 0, *image.shape), path)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, ...]:

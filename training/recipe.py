@@ -1,179 +1,282 @@
-"""What `reticula train` does: data set → split by patient → fitting → figures → bundle."""
+"""What `reticula train` does: data set → splits → learning → figures → bundle."""
 
-import os
+import hashlib
+import json
 import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
-from models.architectures import HounsfieldClassifier, build
-from models.bundle import CARD, KNOWN_CLASSES, Bundle, Description, seal_bundle
-from models.export import export_network
+from models.architectures import HounsfieldClassifier, parameter_count
+from models.bundle import KNOWN_CLASSES, Bundle, Description
 from models.preprocessing import Preprocessing
-from models.verdict import INDETERMINATE, OperatingPoint, decide
+from training.assembly import write_bundle
 from training.dataset import LabelledSlices
 from training.errors import TrainingError
-from training.fitting import Epoch, Schedule, fit_network, predict_logits
-from training.splits import split_patients
+from training.experiment import Calibration, Measured, Protocol, measure, verdict_on_split
+from training.features import FeatureCache
+from training.fitting import UNWATCHED, Machine, Progress, Schedule
+from training.learners import Fitted, LastLayerLearner, Learner, Views, WholeNetworkLearner
+from training.protocols import Balance, Indices, Split, balanced, patient_splits, study_split
+from training.views import SYNTHETIC
+from training.weights import Start, make_network, settle_statistics
+
+FineTune = Literal["last", "all"]
+_SETTLING_SLICES = 64
+_VIEWS = {
+    "study": f"of each, {SYNTHETIC} synthetic images were added for training and validation",
+    "random": "training saw a new random view of each in every epoch",
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. weights: file to start from, None for random weights. limits: what the card warns of."""
+    """One training run.
+
+    fine_tune: what learns, the last layer or everything. balance: what is done about classes of unequal size. folds:
+    None to decide by the number of patients. both: whether the other protocol is measured too. limits: what the card
+    warns of. parent: sha256 of the bundle that it starts from. calibration: what holds where no slice validates.
+    """
 
     name: str
     version: str
     architecture: str
-    weights: Path | None
-    validation: float
+    start: Start
+    protocol: Protocol
+    fine_tune: FineTune
+    balance: Balance
+    folds: int | None
+    views: Views
     schedule: Schedule
-    operating_point: OperatingPoint
+    device: str
+    both: bool
     limits: str
     command: str
+    parent: str | None = None
+    calibration: Calibration | None = None
 
 
-def train(
-    recipe: Recipe,
-    data: LabelledSlices,
-    output: Path,
-    *,
-    on_batch: Callable[[int, int], None] = lambda _batch, _batches: None,
-    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
-) -> Bundle:
-    """Train a network and write its bundle to `output`, which must not exist yet. Raises TrainingError."""
-    if output.exists():
-        raise TrainingError(f"{output} exists already: name a folder that does not, or remove it.")
-    torch.manual_seed(recipe.schedule.seed)
-    network = build(recipe.architecture, len(data.classes))
-    if recipe.weights is not None:
-        load_weights(network, recipe.weights)
-    preprocessing = Preprocessing(size=data.images.shape[-1])
-    training, validation = split_patients(
-        data.labels, data.patients, validation=recipe.validation, seed=recipe.schedule.seed
-    )
-    model = HounsfieldClassifier(network, preprocessing)
-    history = fit_network(model, data, training, validation, recipe.schedule, on_batch=on_batch, on_epoch=on_epoch)
-    metrics = {
-        "split": "whole patients",
-        "training": _figures(model, data, training, recipe.operating_point),
-        "validation": _figures(model, data, validation, recipe.operating_point),
-        "epochs": [asdict(epoch) for epoch in history],
-    }
-    description = Description(
-        name=recipe.name,
-        version=recipe.version,
-        architecture=recipe.architecture,
-        classes=tuple(KNOWN_CLASSES[name] for name in data.classes),
-        preprocessing=preprocessing,
-        operating_point=recipe.operating_point,
-        metrics=metrics,
-        data={
-            "fingerprint": data.fingerprint,
-            "slices": len(data),
-            "exams": len(np.unique(data.exams)),
-            "patients": len(np.unique(data.patients)),
-            "started_from": recipe.weights.name if recipe.weights else "random weights",
-        },
-        command=recipe.command,
-    )
-    return _write(description, network, recipe, output)
+@dataclass(frozen=True)
+class Observer:
+    """Who is told: of features and batches (done, of how many), of epochs, and what is being done."""
+
+    on_feature: Callable[[int, int], None] = lambda _done, _total: None
+    progress: Progress = UNWATCHED
+    on_stage: Callable[[str], None] = lambda _name: None
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict; only the last layer may have another shape and keeps its random start.
+@dataclass(frozen=True)
+class Trained:
+    """What a run made: the bundle, and each protocol that was measured."""
 
-    Raises TrainingError where the file is unreadable or made for another architecture.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} holds no weights that can be read: {error}.") from error
-    own = network.state_dict()
-    fitting = {
-        name: value.to(own[name].dtype)
-        for name, value in tensors.items()
-        if name in own and value.shape == own[name].shape
-    }
-    last = {name for name in own if name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]}
-    missing = set(own) - set(fitting) - last
-    if missing:
-        raise TrainingError(
-            f"{path} does not fit this architecture: {len(missing)} tensors are missing, {min(missing)} among them."
+    bundle: Bundle
+    measured: dict[Protocol, Measured]
+    sentence: str | None
+    parameters: int
+
+
+class Run:
+    """A recipe on its data; `splits` may be given where they are not to be drawn."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: LabelledSlices,
+        cache: Path,
+        observer: Observer = Observer(),
+        splits: dict[Protocol, list[Split]] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self.preprocessing = Preprocessing(size=data.images.shape[-1])
+        self._cache = cache
+        self._observer = observer
+        seed = recipe.schedule.seed
+        self._chosen = balanced(data, recipe.balance, seed)
+        self._splits = splits if splits is not None else self._draw(seed)
+        self._network = make_network(recipe.architecture, len(data.classes), recipe.start, seed)
+        if recipe.start.kind == "scratch" and recipe.fine_tune == "last":
+            self._settle()
+        self._learner = self._make_learner()
+
+    def expected_seconds(self) -> float:
+        """Return about how long learning will take, after trying a few slices."""
+        tested, learned = self._all_indices()
+        fits = [split.training for splits in self._splits.values() for split in splits]
+        if len(self._splits.get(self.recipe.protocol, ())) > 1:
+            fits.append(self._chosen)
+        return self._learner.expected_seconds(tested, learned, sum(map(len, fits)))
+
+    def train(self, output: Path, *, resume: bool = False) -> Trained:
+        """Write the bundle to `output`. Raises TrainingError; KeyboardInterrupt before there is anything to keep."""
+        checkpoints = self._checkpoints(output, resume=resume)
+        order: list[Protocol] = [self.recipe.protocol, *(name for name in self._splits if name != self.recipe.protocol)]
+        self._observer.on_stage("Features")
+        self._learner.prepare(*self._all_indices())
+        measured: dict[Protocol, Measured] = {}
+        kept: Fitted | None = None
+        for protocol in order:
+            if measured and any(course.interrupted for course in measured[self.recipe.protocol].courses):
+                break  # Ctrl-C: what is there is kept, nothing more is begun
+            self._observer.on_stage("By slice" if protocol == "study" else "By patient")
+            measured[protocol], fitted = measure(
+                self._learner, self._splits[protocol], protocol,
+                calibration=self.recipe.calibration, checkpoints=checkpoints, progress=self._observer.progress,
+            )  # fmt: skip
+            if protocol == self.recipe.protocol:
+                kept = fitted if len(self._splits[protocol]) == 1 else None
+        main = measured[self.recipe.protocol]
+        if kept is None:  # every patient was tested: the network that serves learns from all of them
+            self._observer.on_stage("All patients")
+            kept = self._learner.fit(
+                self._chosen, self._chosen[:0], epochs=main.epochs,
+                checkpoint=checkpoints / "all.pt", progress=self._observer.progress,
+            )  # fmt: skip
+        sentence = verdict_on_split(measured["study"], measured["patient"]) if len(measured) == 2 else None
+        description = self._describe(measured, main.calibration, sentence, kept)
+        bundle = write_bundle(
+            output, description, kept, self.data, list(measured.values()), self.recipe.limits,
+            seed=self.recipe.schedule.seed, replace=resume,
+        )  # fmt: skip
+        if not kept.course.interrupted:
+            shutil.rmtree(checkpoints)
+        return Trained(bundle, measured, sentence, parameter_count(kept.network))
+
+    def _draw(self, seed: int) -> dict[Protocol, list[Split]]:
+        splits: dict[Protocol, list[Split]] = {}
+        wanted: Sequence[Protocol] = ("study", "patient") if self.recipe.both else (self.recipe.protocol,)
+        for protocol in wanted:
+            if protocol == "study":
+                splits[protocol] = [study_split(self.data, self._chosen, seed)]
+                continue
+            try:
+                splits[protocol] = patient_splits(self.data, self._chosen, self.recipe.folds, seed)
+            except TrainingError:
+                if self.recipe.protocol == "patient":
+                    raise
+        return splits
+
+    def _all_indices(self) -> tuple[Indices, Indices]:
+        """Return the slices that are tested in some split, and those that are learned from or validate in some."""
+        splits = [split for each in self._splits.values() for split in each]
+        learned = [part for split in splits for part in (split.training, split.validation)]
+        if len(self._splits.get(self.recipe.protocol, ())) > 1:
+            learned.append(self._chosen)
+        return np.unique(np.concatenate([split.test for split in splits])), np.unique(np.concatenate(learned))
+
+    def _settle(self) -> None:
+        rng = np.random.default_rng(self.recipe.schedule.seed)
+        shown = np.sort(rng.permutation(self._chosen)[:_SETTLING_SLICES])
+        model = HounsfieldClassifier(self._network, self.preprocessing, frozen=True)
+        settle_statistics(model, torch.from_numpy(self.data.images[shown]).float()[:, None])
+
+    def _make_learner(self) -> Learner:
+        recipe = self.recipe
+        wanted = recipe.device
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(wanted)
+        weighted = recipe.balance == "weights"
+        if recipe.fine_tune == "last":
+            cache = FeatureCache(self._cache, self.data, self._network, self.preprocessing, device)
+            return LastLayerLearner(
+                self._network, self.data, cache, recipe.schedule,
+                weighted=weighted, on_feature=self._observer.on_feature,
+            )  # fmt: skip
+        schedule = recipe.schedule
+        if recipe.views.kind == "random":
+            schedule = replace(
+                schedule, selectable_from=schedule.epochs - min(recipe.views.full_epochs, schedule.epochs) + 1
+            )
+        machine = Machine(device, autocast=True)
+        return WholeNetworkLearner(
+            self._network, self.data, self.preprocessing, schedule, recipe.views, machine, weighted=weighted
         )
-    network.load_state_dict({**own, **fitting})
 
+    def _checkpoints(self, output: Path, *, resume: bool) -> Path:
+        """Return the folder of this run's checkpoints; only the same run goes on from it."""
+        folder = checkpoint_folder(output)
+        identity = {
+            **{name: value for name, value in asdict(self.recipe).items() if name != "command"},
+            "start": str(self.recipe.start),
+            "fingerprint": self.data.fingerprint,
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+        note = folder / "run"
+        if resume:
+            if not note.is_file():
+                raise TrainingError(f"There is no run of {output} to go on with: leave out --resume.")
+            if note.read_text(encoding="utf-8") != key:
+                raise TrainingError(f"The run in {folder} had other options or data: give the same, or remove it.")
+            return folder
+        if output.exists():
+            raise TrainingError(f"{output} exists already: name a folder that does not, or remove it.")
+        if note.is_file():
+            raise TrainingError(f"A run of {output} was stopped: go on with --resume, or remove {folder}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(key, encoding="utf-8")
+        return folder
 
-def _figures(model: nn.Module, data: LabelledSlices, indices: Any, point: OperatingPoint) -> dict[str, Any]:
-    """Accuracy by slice and by exam, with the counts that it rests on."""
-    if not len(indices):
-        return {"slices": 0, "exams": 0, "patients": 0}
-    probabilities = torch.softmax(predict_logits(model, data, indices), dim=1).double().numpy()
-    labels, exams = data.labels[indices], data.exams[indices]
-    right = wrong = 0
-    for exam in np.unique(exams):
-        of_exam = exams == exam
-        verdict = decide(data.classes, probabilities[of_exam], point).verdict
-        truth = data.classes[int(labels[of_exam][0])]
-        right += verdict == truth
-        wrong += verdict not in (truth, INDETERMINATE)
-    count = len(np.unique(exams))
-    return {
-        "slices": len(indices),
-        "exams": count,
-        "patients": len(np.unique(data.patients[indices])),
-        "slice_accuracy": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
-        "exam_accuracy": round(right / count, 4),
-        "exams_indeterminate": count - right - wrong,
-    }
-
-
-def _write(description: Description, network: nn.Module, recipe: Recipe, output: Path) -> Bundle:
-    """Make the bundle beside its place and rename it there: a broken run leaves no half bundle."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        workshop.chmod(0o755)
-        export_network(network, description.preprocessing, workshop)
-        (workshop / CARD).write_text(_card(description, recipe), encoding="utf-8")
-        seal_bundle(workshop, description)
-        workshop.rename(output)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-    return Bundle(output, seal_bundle(output, description).sha256, description)
-
-
-def _card(description: Description, recipe: Recipe) -> str:
-    validation = description.metrics["validation"]
-    if validation["exams"]:
-        measured = (
-            f"On {validation['exams']} exams of {validation['patients']} patients that took no part in fitting: "
-            f"{validation['slice_accuracy']:.1%} of the slices and {validation['exam_accuracy']:.1%} of the exams "
-            f"right, {validation['exams_indeterminate']} exams indeterminate. The epoch was chosen on these "
-            "patients, so the figure flatters a little."
+    def _describe(
+        self, measured: dict[Protocol, Measured], calibration: Calibration, sentence: str | None, kept: Fitted
+    ) -> Description:
+        recipe, data = self.recipe, self.data
+        return Description(
+            name=recipe.name,
+            version=recipe.version,
+            architecture=recipe.architecture,
+            classes=tuple(KNOWN_CLASSES[name] for name in data.classes),
+            preprocessing=self.preprocessing,
+            operating_point=calibration.operating_point,
+            temperature=calibration.temperature,
+            metrics={
+                "protocol": recipe.protocol,
+                **{protocol: each.as_json() for protocol, each in measured.items()},
+                "sentence": sentence,
+                "epochs": [asdict(epoch) for epoch in kept.course.epochs],
+                "interrupted": kept.course.interrupted,
+            },
+            data={
+                "fingerprint": data.fingerprint,
+                "classes": [asdict(count) for count in data.counts()],
+                "slices": len(data),
+                "slices_used": len(self._chosen),
+                "exams": len(np.unique(data.exams)),
+                "patients": len(np.unique(data.patients)),
+                "left_out": len(data.skipped),
+                "started_from": str(recipe.start),
+                "learned": "the last layer" if recipe.fine_tune == "last" else "the whole network",
+                "views": _VIEWS[recipe.views.kind],
+                "patients_by_side": self._sides(measured[recipe.protocol].splits),
+            },
+            command=recipe.command,
+            parent=recipe.parent,
         )
-    else:
-        measured = "Nothing was held out, so nothing is known of its accuracy."
-    return f"""# {description.name} {description.version}
 
-{description.architecture}, classes {", ".join(description.class_names)},
-started from {description.data["started_from"]}.
+    def _sides(self, splits: Sequence[Split]) -> dict[str, list[str]]:
+        """Who stood on which side of the split, as hashes; after a cross-validation all were learned from."""
+        if len(splits) > 1:
+            return {"training": patient_hashes(self.data.patients[self._chosen]), "validation": [], "test": []}
+        sides: dict[str, Indices] = {
+            "training": splits[0].training, "validation": splits[0].validation, "test": splits[0].test,
+        }  # fmt: skip
+        return {name: patient_hashes(self.data.patients[indices]) for name, indices in sides.items()}
 
-**Limits.** {recipe.limits}
 
-**Data.** {description.data["slices"]} slices, {description.data["exams"]} exams,
-{description.data["patients"]} patients; fingerprint `{description.data["fingerprint"]}`.
+def checkpoint_folder(output: Path) -> Path:
+    """Return where the checkpoints of the run that makes `output` lie while it is not done."""
+    return output.parent / f".{output.name}.run"
 
-**Measured.** {measured}
 
-**Made by.** `{description.command}` (torch {torch.__version__}, {os.cpu_count()} processors)
+def patient_hashes(patients: Sequence[str] | np.ndarray[Any, Any]) -> list[str]:
+    """Return short hashes of patients, sorted: enough to know a patient again, not to name one at sight."""
+    return sorted({patient_hash(str(patient)) for patient in patients})
 
-Decision support, not a diagnosis, and not a medical device.
-"""
+
+def patient_hash(patient: str) -> str:
+    """Return the short hash of a patient."""
+    return hashlib.blake2b(patient.encode(), digest_size=8, person=b"reticula patient").hexdigest()

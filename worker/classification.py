@@ -10,10 +10,10 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier import Classifier
+from models.classifier import Classifier, SliceOutput
 from models.lung_mask import lung_fraction, lung_mask
 from models.resizing import fit
-from models.verdict import ExamVerdict, decide
+from models.verdict import ExamVerdict
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
 from pacs.report.content import polygon_area
@@ -76,12 +76,11 @@ def classify_series(
     work = _Work(selection, classifier, alive)
     slices = work.run()
     description = classifier.bundle.description
-    probabilities = np.array([image.probabilities for image in slices if image.probabilities is not None])
-    if not len(probabilities):
+    if not work.outputs:
         if all(image.note for image in slices):
             raise Rejected("undecodable", f"No slice could be decoded. {(slices[0].note or '').rstrip('.')}.")
         raise Rejected("no_lungs", "No slice shows enough lung.")
-    verdict = decide(description.class_names, probabilities, description.operating_point)
+    verdict = classifier.decide(work.outputs)
     corrupt = sum(image.note is not None for image in slices)
     notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
     return ClassifiedExam(
@@ -104,12 +103,14 @@ class _Work:
         self._alive = alive
         self._last_sign = time.monotonic()
         self.masks: dict[int, NDArray[np.uint8]] = {}  # packed bits, by index of the slice
+        self.outputs: list[SliceOutput] = []
         self._slices: dict[int, ClassifiedSlice] = {}
 
     def run(self) -> list[ClassifiedSlice]:
-        for index, probabilities in self._classifier.stream(self._inputs()):
+        for index, output in self._classifier.stream(self._inputs()):
+            self.outputs.append(output)
             seen = self._slices[index]
-            values = tuple(float(value) for value in probabilities)
+            values = tuple(float(value) for value in output.probabilities)
             self._slices[index] = ClassifiedSlice(seen.source, seen.lung_fraction, values)
         return [self._slices[index] for index in range(len(self._selection.slices))]
 

@@ -19,7 +19,7 @@ from pacs.errors import Rejected, Unreadable
 from pacs.listener import Listener
 from pacs.report.reader import ReadReport, read_report
 from pacs.sender import find_instances
-from pacs.series import read_series
+from pacs.series import group_by_series, read_series
 from worker import processes
 from worker.application import Application
 from worker.errors import WorkerError
@@ -184,16 +184,15 @@ ae_title = "ARCHIVE"
 
 def _group(paths: Sequence[Path], folder: Path) -> list[Outgoing]:
     """Sort files into series by their headers."""
-    grouped: dict[tuple[str, str], list[Path]] = {}
-    for path in paths:
-        try:
-            header = read_series([path]).header
-        except Rejected:
-            continue
-        grouped.setdefault((header.series_uid, header.study_uid), []).append(path)
-    if not grouped:
+    groups, _unreadable = group_by_series(paths)
+    found = []
+    for files in groups:
+        with suppress(Rejected):
+            header = read_series(files[:1]).header
+            found.append(Outgoing(header.series_uid, header.study_uid, files, None))
+    if not found:
         raise WorkerError(f"{folder} holds no DICOM series.")
-    return [Outgoing(series, study, tuple(files), None) for (series, study), files in grouped.items()]
+    return found
 
 
 def _differences(exam: dict[str, Any], report: ReadReport) -> Iterator[str]:

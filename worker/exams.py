@@ -68,17 +68,22 @@ def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
                 break
         series = session.get_one(Series, next_id)
         session.refresh(series)
-        paths = session.scalars(
-            select(Instance.path).where(Instance.series_id.in_(_revisions_up_to(series))).order_by(Instance.id)
-        )
         return Claim(
             series_id=series.id,
             series_uid=series.series_uid,
             study_uid=series.study.study_uid,
             revision=series.revision,
             owner=owner,
-            paths=tuple(data_dir / path for path in paths),
+            paths=instance_paths(session, series, data_dir),
         )
+
+
+def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Path, ...]:
+    """Return the files of a revision: its own instances and those of the revisions before."""
+    paths = session.scalars(
+        select(Instance.path).where(Instance.series_id.in_(_revisions_up_to(series))).order_by(Instance.id)
+    )
+    return tuple(data_dir / path for path in paths)
 
 
 def renew(database: Database, held: Claim) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from worker import exams
+from worker import exams, labels
 from worker.states import DeliveryState
 from worker.tables import Classification, Delivery, ModelVersion, Series, SliceResult, Study
 
@@ -34,6 +34,9 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
         rows = select(SliceResult).where(SliceResult.classification_id == classification.id)
         slices.extend(session.scalars(rows.order_by(SliceResult.position)))
     deliveries = session.scalars(select(Delivery).where(Delivery.series_id == series.id).order_by(Delivery.id))
+    shown["verdict_reason"] = (classification.verdict_reason or None) if classification else None
+    shown["distance"] = classification.distance if classification else None
+    shown["label"] = labels.current(session).get(series_uid)
     shown["notes"] = [] if classification is None else classification.notes
     shown["slices"] = [_slice(image) for image in slices]
     shown["deliveries"] = [_delivery(row) for row in deliveries]

@@ -15,8 +15,11 @@ from training.errors import TrainingError
 from worker import console
 from worker.commands import database, exams, models
 from worker.commands.check import check
+from worker.commands.compare import compare
 from worker.commands.demo import demo
+from worker.commands.evaluate import evaluate
 from worker.commands.phantom import phantom
+from worker.commands.retrain import retrain
 from worker.commands.serve import listen, sweep, up, work
 from worker.commands.train import train
 from worker.errors import SettingsError, WorkerError
@@ -31,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
-for command in (demo, up, listen, work, sweep, check, phantom, train):
+for command in (demo, up, listen, work, sweep, check, phantom, train, evaluate, compare, retrain):
     app.command()(command)
 app.add_typer(exams.app, name="exams")
 app.add_typer(models.app, name="models")

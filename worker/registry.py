@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from models.errors import BundleError
 from worker import audit
 from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
-from worker.tables import ModelVersion
+from worker.tables import ModelVersion, Promotion
 
 DEMO = "demo"
 
@@ -42,9 +42,10 @@ class Registry:
         description = bundle.description
         try:
             with self._database.write() as session:
-                known = session.scalar(select(ModelVersion).where(ModelVersion.bundle_sha256 == bundle.sha256))
+                known = _by_sha256(session, bundle.sha256)
                 if known is not None:
                     return known
+                parent = None if description.parent is None else _by_sha256(session, description.parent)
                 version = ModelVersion(
                     name=description.name,
                     version=description.version,
@@ -52,11 +53,17 @@ class Registry:
                     bundle_sha256=bundle.sha256,
                     path=str(path.relative_to(self._data_dir)),
                     metrics=dict(description.metrics),
-                    active=session.scalar(select(ModelVersion.id).limit(1)) is None,
+                    parent=parent,
+                    active=False,
                     imported_at=now(),
+                    imported_by=actor[:128],
                 )
+                first = session.scalar(select(ModelVersion.id).limit(1)) is None
                 session.add(version)
+                session.flush()
                 audit.record(session, "model imported", f"{version.name} {version.version}", actor=actor)
+                if first:
+                    _activate(session, version, actor=actor, reason="the first model")
         except IntegrityError as error:
             raise WorkerError(
                 f"Another bundle is imported as {description.name} {description.version} already: "
@@ -93,14 +100,48 @@ class Registry:
         with self._database.read() as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id.desc())))
 
-    def promote(self, name: str, *, actor: str) -> ModelVersion:
-        """Make a version the active one. Raises NotFoundError."""
+    def promote(self, name: str, *, actor: str, reason: str = "") -> ModelVersion:
+        """Make a version the active one. Raises NotFoundError, BundleError where its files are not whole."""
         with self._database.write() as session:
             chosen = self.find(session, name)
-            session.execute(update(ModelVersion).where(ModelVersion.active).values(active=False))
-            session.execute(update(ModelVersion).where(ModelVersion.id == chosen.id).values(active=True))
-            audit.record(session, "model promoted", f"{chosen.name} {chosen.version}", actor=actor)
+            open_bundle(self.folder(chosen))
+            _activate(session, chosen, actor=actor, reason=reason)
         return chosen
+
+    def promote_after(self, chosen: ModelVersion, *, expected: ModelVersion, actor: str, reason: str) -> bool:
+        """Make a version active if `expected` still is; say whether."""
+        with self._database.write() as session:
+            active = session.scalar(select(ModelVersion).where(ModelVersion.active).with_for_update(of=ModelVersion))
+            if active is None or active.id != expected.id:
+                return False
+            open_bundle(self.folder(chosen))
+            _activate(session, chosen, actor=actor, reason=reason)
+        return True
+
+    def rollback(self, *, actor: str) -> ModelVersion:
+        """Make the version active that was so before the last promotion, and undo that.
+
+        Raises WorkerError where there was none before, BundleError where its files are not whole.
+        """
+        with self._database.write() as session:
+            last = session.scalar(_standing().limit(1))
+            if last is None or last.previous_id is None:
+                raise WorkerError("No model was active before this one: there is nothing to go back to.")
+            before = session.get_one(ModelVersion, last.previous_id)
+            open_bundle(self.folder(before))
+            last.undone_at = now()
+            _switch(session, before)
+            audit.record(session, "model rolled back", f"{before.name} {before.version}", actor=actor)
+        return before
+
+    def candidates(self, session: Session) -> list[ModelVersion]:
+        """Return the versions that may classify: the one that shall, then those that were active before it."""
+        chosen = self.active(session)
+        if chosen is None or self._pinned is not None:
+            return [chosen] if chosen is not None else []
+        earlier = [row.previous_id for row in session.scalars(_standing()) if row.previous_id is not None]
+        rows = {row.id: row for row in session.scalars(select(ModelVersion).where(ModelVersion.id.in_(earlier)))}
+        return [chosen, *(rows[each] for each in dict.fromkeys(earlier) if each != chosen.id)]
 
     def folder(self, version: ModelVersion) -> Path:
         """Return where a version's bundle lies."""
@@ -131,6 +172,37 @@ class Registry:
         return target
 
 
+def _by_sha256(session: Session, sha256: str) -> ModelVersion | None:
+    return session.scalar(select(ModelVersion).where(ModelVersion.bundle_sha256 == sha256))
+
+
+def _standing() -> Select[Promotion]:
+    """The promotions that were not undone, the last one first."""
+    return select(Promotion).where(Promotion.undone_at.is_(None)).order_by(Promotion.id.desc())
+
+
+def _activate(session: Session, chosen: ModelVersion, *, actor: str, reason: str) -> None:
+    previous = session.scalar(select(ModelVersion.id).where(ModelVersion.active).with_for_update())
+    if previous == chosen.id:
+        return
+    _switch(session, chosen)
+    session.add(
+        Promotion(
+            model_id=chosen.id,
+            previous_id=previous,
+            promoted_at=now(),
+            promoted_by=actor[:128],
+            reason=reason,
+        )
+    )
+    audit.record(session, "model promoted", f"{chosen.name} {chosen.version}", actor=actor, reason=reason)
+
+
+def _switch(session: Session, chosen: ModelVersion) -> None:
+    session.execute(update(ModelVersion).where(ModelVersion.active).values(active=False))
+    session.execute(update(ModelVersion).where(ModelVersion.id == chosen.id).values(active=True))
+
+
 def demo_bundle() -> Path:
     """Return the bundle that comes with the software. It knows phantoms only."""
     return Path(str(resources.files("models"))) / "demo"
@@ -144,6 +216,9 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
         "architecture": version.architecture,
         "bundle_sha256": version.bundle_sha256,
         "active": version.active,
+        "parent": None if version.parent is None else f"{version.parent.name} {version.parent.version}",
+        "path": version.path,
         "imported_at": version.imported_at.isoformat(),
+        "imported_by": version.imported_by,
         "metrics": version.metrics,
     }

@@ -57,6 +57,13 @@ class SelectionSettings(_Section):
     min_slices: int = Field(default=10, ge=1)
 
 
+class TrainingSettings(_Section):
+    """`[training]`: the data that models are trained on, and where they start."""
+
+    dataset: Path | None = None
+    weights: Path | None = None
+
+
 class PeerSettings(_Section):
     """`[[peers]]`: who may connect."""
 
@@ -124,6 +131,7 @@ class Settings(BaseSettings):
     completion: Literal["PRELIMINARY", "FINAL"] = "PRELIMINARY"
     listener: ListenerSettings = ListenerSettings()
     selection: SelectionSettings = SelectionSettings()
+    training: TrainingSettings = TrainingSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
 

@@ -24,26 +24,22 @@ _STORE_PAUSE_SECONDS = 3.0
 
 
 class ClassificationStage:
-    """Classifies one exam after another with the active model, which it keeps compiled."""
+    """Classifies one exam after another with the active model, which it keeps compiled until another is promoted."""
 
     def __init__(self, database: Database, registry: Registry, data_dir: Path, *, min_slices: int) -> None:
         self._database = database
         self._registry = registry
         self._data_dir = data_dir
         self._min_slices = min_slices
-        self._loaded: tuple[str, Classifier] | None = None
+        self._loaded: tuple[ModelVersion, Classifier] | None = None
+        self._broken = ""  # the sha256 that was last complained of
 
     def run_one(self, owner: str) -> bool:
         """Classify the exam that comes next; False where none waits or there is no model to classify it with."""
-        with self._database.read() as session:
-            model = self._registry.active(session)
-        if model is None:
+        loaded = self._classifier()
+        if loaded is None:
             return False
-        try:
-            classifier = self._classifier(model)
-        except ModelError as error:
-            logger.error("Model %s %s cannot be used: %s Exams wait.", model.name, model.version, error)  # noqa: TRY400
-            return False
+        model, classifier = loaded
         held = exams.claim(self._database, self._data_dir, owner)
         if held is None:
             return False
@@ -111,7 +107,22 @@ class ClassificationStage:
             else:
                 return
 
-    def _classifier(self, model: ModelVersion) -> Classifier:
-        if self._loaded is None or self._loaded[0] != model.bundle_sha256:
-            self._loaded = model.bundle_sha256, Classifier.open(self._registry.folder(model))
-        return self._loaded[1]
+    def _classifier(self) -> tuple[ModelVersion, Classifier] | None:
+        """Return the model that classifies: the active one, and where that does not open one that was so before."""
+        with self._database.read() as session:
+            candidates = self._registry.candidates(session)
+        for model in candidates:
+            if self._loaded is not None and self._loaded[0].bundle_sha256 == model.bundle_sha256:
+                return self._loaded
+            try:
+                self._loaded = model, Classifier.open(self._registry.folder(model))
+            except ModelError as error:
+                if self._broken != model.bundle_sha256:
+                    self._broken = model.bundle_sha256
+                    logger.error(  # noqa: TRY400
+                        "Model %s %s cannot be used: %s %s", model.name, model.version, error,
+                        "Exams wait." if model is candidates[-1] else "The one before it goes on.",
+                    )  # fmt: skip
+            else:
+                return self._loaded
+        return None

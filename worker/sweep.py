@@ -16,15 +16,15 @@ from sqlalchemy.orm import Session
 
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
-from worker import delivery, exams
+from worker import delivery, exams, training_runs
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.database import Database, now
 from worker.errors import UnavailableError
-from worker.queues import CLASSIFY, DELIVER
+from worker.queues import CLASSIFY, DELIVER, TRAINING
 from worker.registry import Registry
 from worker.settings import Settings
 from worker.states import Completeness, State
-from worker.tables import Delivery, Instance, Series, Study
+from worker.tables import Delivery, Instance, Series, Study, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +183,8 @@ class Sweep:
         released = exams.release_expired(self._database)
         if released:
             logger.warning("%d exams were taken back from workers that died or hung.", released)
+        if training_runs.release_expired(self._database):
+            logger.warning("A retraining was taken back from a process that died or hung.")
 
     def _wake(self) -> None:
         moment = now()
@@ -197,6 +199,7 @@ class Sweep:
             late = or_(Delivery.woken_at.is_(None), Delivery.woken_at < stale)
             waiting[DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
             waiting[DELIVER] += _mark(session, Delivery, delivery.due(), late)
+            waiting[TRAINING] = _mark(session, TrainingRun, training_runs.due_to_wake(stale))
         for queue, count in waiting.items():
             if count:
                 self._broker.wake(queue, count)

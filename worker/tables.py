@@ -137,7 +137,7 @@ class Instance(Base):
 
 
 class ModelVersion(Base):
-    """An imported bundle; at most one is active."""
+    """An imported bundle; at most one is active. parent: the one that it was trained on from."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -161,11 +161,55 @@ class ModelVersion(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     active: Mapped[bool]
     imported_at: Mapped[datetime]
+    imported_by: Mapped[str] = mapped_column(String(128))
+
+    parent: Mapped["ModelVersion | None"] = relationship(remote_side="ModelVersion.id", lazy="joined", join_depth=1)
+
+
+class Promotion(Base):
+    """A version that became the active one, after which, by whom and why; undone by a rollback."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    promoted_at: Mapped[datetime]
+    promoted_by: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text)
+    undone_at: Mapped[datetime | None]
+
+
+class TrainingRun(Base):
+    """A retraining that somebody asked for. stage, done, total: how far it is.
+
+    outcome: what it came to, in a sentence. figures: the comparison with the active model.
+    """
+
+    __tablename__ = "training_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    options: Mapped[dict[str, Any]]
+    requested_by: Mapped[str] = mapped_column(String(128))
+    requested_at: Mapped[datetime]
+    stage: Mapped[str] = mapped_column(String(64))
+    done: Mapped[int | None]
+    total: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    figures: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    finished_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    woken_at: Mapped[datetime | None]
 
 
 class Classification(Base):
     """What a model said of a revision of a series. certainty and probabilities: 0 to 1.
 
+    verdict_code, verdict_reason: why it is indeterminate. distance: of the exam from those of training.
     header: what the report copies from the series. classes: the codes of the classes by name.
     """
 
@@ -182,7 +226,9 @@ class Classification(Base):
     certainty: Mapped[float]
     probabilities: Mapped[dict[str, float]]
     called: Mapped[dict[str, int]]
+    verdict_code: Mapped[str] = mapped_column(String(16))
     verdict_reason: Mapped[str]
+    distance: Mapped[float | None]
     header: Mapped[dict[str, Any]]
     notes: Mapped[list[Any]]
     slice_count: Mapped[int]

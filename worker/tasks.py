@@ -16,7 +16,8 @@ from celery.exceptions import SecurityWarning
 
 from worker.application import Application
 from worker.errors import UnavailableError
-from worker.queues import CLASSIFY, DELIVER, task_name
+from worker.queues import CLASSIFY, DELIVER, TRAINING, task_name
+from worker.training_stage import TrainingStage
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class TaskRunner:
         self._application = application
         self._owner = ""
         self._stages: dict[str, Callable[[str], bool]] = {}
+        self._training: TrainingStage | None = None
 
     def start_process(self, **_signal: Any) -> None:
         """Begin anew after a fork: no inherited connection is used."""
@@ -48,9 +50,19 @@ class TaskRunner:
     def _stage(self, queue: str) -> Callable[[str], bool]:
         if queue not in self._stages:
             application = self._application
-            stage = application.classification() if queue == CLASSIFY else application.delivery()
-            self._stages[queue] = stage.run_one
+            if queue == CLASSIFY:
+                self._stages[queue] = application.classification().run_one
+            elif queue == DELIVER:
+                self._stages[queue] = application.delivery().run_one
+            else:
+                self._training = TrainingStage(application.database)
+                self._stages[queue] = self._training.run_one
         return self._stages[queue]
+
+    def stop_process(self, **_signal: Any) -> None:
+        """End what this process started."""
+        if self._training is not None:
+            self._training.stop()
 
 
 def register(application: Application) -> Celery:
@@ -66,7 +78,12 @@ def register(application: Application) -> Celery:
     def deliver() -> None:
         runner.run(DELIVER)
 
+    @celery.task(name=task_name(TRAINING))  # type: ignore[untyped-decorator]
+    def train() -> None:
+        runner.run(TRAINING)
+
     signals.worker_process_init.connect(runner.start_process, weak=False)
+    signals.worker_process_shutdown.connect(runner.stop_process, weak=False)
     return celery
 
 

@@ -123,11 +123,22 @@ def _exam_group(
         measurements=measurements,
         qualitative_evaluations=[
             QualitativeEvaluation(concept("111023", "DCM"), _class_code(exam, exam.verdict)),
+            *_reason(exam),
             QualitativeEvaluation(
                 private("COMPLETENESS", language, ""), private(exam.completeness, language, exam.completeness)
             ),
         ],
     )
+
+
+def _reason(exam: ReportedExam) -> list[QualitativeEvaluation]:
+    """Why the exam is indeterminate."""
+    if not exam.reason_code:
+        return []
+    language = exam.language
+    return [
+        QualitativeEvaluation(private("REASON", language, ""), private(exam.reason_code, language, exam.reason_code))
+    ]
 
 
 def _slice_group(

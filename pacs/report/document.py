@@ -23,7 +23,7 @@ from pacs.report.exam import ReportedExam
 # What is offered to a PACS, the better first; both hold the same content.
 SR_CLASSES: tuple[str, ...] = (Comprehensive3DSRStorage, ComprehensiveSRStorage)
 SR_SERIES_NUMBER = 990  # above the CT's: what is below may open instead of the CT
-TEMPLATE = "TID1500-1"  # changes with every change of the tree
+TEMPLATE = "TID1500-2"  # changes with every change of the tree
 
 _DESCRIPTION = {
     "en": "{} AI, not for diagnosis",
@@ -33,6 +33,8 @@ _DESCRIPTION = {
 _SHORT = {
     "UIP": {"en": "UIP", "pt-BR": "PIU", "es": "NIU"},
     "NSIP": {"en": "NSIP", "pt-BR": "PINE", "es": "NINE"},
+    "normal": {"en": "Normal", "pt-BR": "Normal", "es": "Normal"},
+    "other": {"en": "Other disease", "pt-BR": "Outra doença", "es": "Otra enfermedad"},
     "indeterminate": {"en": "Indeterminate", "pt-BR": "Indeterminado", "es": "Indeterminado"},
 }
 

@@ -73,7 +73,8 @@ class Predecessor:
 class ReportedExam:
     """One classification of one revision of a series.
 
-    verdict: name of a class, or `indeterminate`. certainty: probability of the most probable class, 0 to 1.
+    verdict: name of a class, or `indeterminate`; then reason_code says why (`few_slices`, `unfamiliar`, `undecided`).
+    certainty: probability of the most probable class, 0 to 1.
     completeness: the criterion that closed the series. classified_at carries the zone that the report states.
     """
 
@@ -84,6 +85,7 @@ class ReportedExam:
     key_slices: tuple[KeySlice, ...]
     verdict: str
     certainty: float
+    reason_code: str
     classes: tuple[ClassFinding, ...]
     slice_count: int
     slices_classified: int

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from models.bundle import open_bundle
+from tests.bundles import another_version
 from tests.conftest import CHECKOUT
 from tests.installation import Installation
 from training.phantom import PhantomExam
+from worker.registry import demo_bundle
 
 COMMANDS = [
     ["demo"], ["up"], ["listen"], ["work"], ["sweep"], ["check"], ["phantom"], ["train"], ["db", "upgrade"],
+    ["evaluate"], ["compare"], ["retrain"], ["exams", "label"], ["models", "rollback"],
     ["exams", "list"], ["exams", "show"], ["exams", "retry"], ["exams", "resend"], ["exams", "reprocess"],
     ["models", "list"], ["models", "show"], ["models", "import"], ["models", "promote"],
 ]  # fmt: skip
@@ -69,10 +73,10 @@ def test_check_says_what_is_missing(installation: Installation) -> None:
     done = installation.run("check", check=False)
     assert "FAIL  model: none is active" in done.stdout
     assert "FAIL  destinations: none is configured" in done.stdout
-    assert installation.run("models", "import", "demo").stdout == "Model demo 1 is imported (active).\n"
-    assert installation.run("models", "import", "demo").stdout == "Model demo 1 is imported (active).\n"
+    assert installation.run("models", "import", "demo").stdout == "Model demo 2 is imported (active).\n"
+    assert installation.run("models", "import", "demo").stdout == "Model demo 2 is imported (active).\n"
     done = installation.run("check", check=False)
-    assert "ok    model: demo 1" in done.stdout
+    assert "ok    model: demo 2" in done.stdout
     (model,) = installation.json("models", "list")
     assert (model["name"], model["version"], model["active"]) == ("demo", "1", True)
     assert "Knows phantoms only" in installation.run("models", "show", "demo").stdout
@@ -122,6 +126,22 @@ def test_the_installed_wheel_migrates_and_serves(tmp_path: Path) -> None:
     assert installation.json("models", "list")[0]["active"] is True
     up = installation.start("up")
     assert installation.stop(up) == 0
+
+
+def test_labels_and_rollback_by_command(installation: Installation, tmp_path: Path) -> None:
+    installation.run("db", "upgrade")
+    installation.run("models", "import", "demo")
+    second = another_version(open_bundle(demo_bundle()), tmp_path / "second", "x")
+    installation.run("models", "import", str(second.folder))
+    assert "is active" in installation.run("models", "promote", "demo x").stdout
+    assert "demo 2 is active again" in installation.run("models", "rollback").stdout
+    refused = installation.run("models", "rollback", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    unknown = installation.run("exams", "label", "1.2.3", "UIP", check=False)
+    assert (unknown.returncode, "There is no series 1.2.3" in unknown.stderr) == (1, True)
+    assert installation.run("exams", "label", "1.2.3", check=False).returncode == 2
+    nothing = installation.run("retrain", check=False)
+    assert (nothing.returncode, "nothing to learn from" in nothing.stderr) == (1, True)
 
 
 def test_settings_are_inherited_and_json_is_json(installation: Installation, tmp_path: Path) -> None:

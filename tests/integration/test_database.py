@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
 from worker import exams
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
 from worker.listing import list_exams
 from worker.states import Completeness, State
-from worker.tables import AuditEvent, Base, Instance, Series, Study
+from worker.tables import AuditEvent, Base, Classification, Instance, ModelVersion, Series, SliceResult, Study
 
 
 def add_series(database: Database, uid: str = "1.2.3", **values: object) -> int:
@@ -153,3 +153,32 @@ def test_a_database_without_tables_is_said_in_one_sentence(request: pytest.Fixtu
         with pytest.raises(UnavailableError), empty.read() as session:
             list_exams(session)
         empty.dispose()
+
+
+def test_an_installation_with_rows_comes_up_from_the_first_revision_and_goes_back(database: Database) -> None:
+    """What was classified before keeps its rows; those that refer to altered tables are in nobody's way."""
+    series_id = add_series(database)
+    with database.write() as session:
+        model = ModelVersion(name="m", version="1", architecture="a", bundle_sha256="0" * 64, path="p", metrics={},
+                             active=True, imported_at=now(), imported_by="ana")  # fmt: skip
+        session.add(model)
+        session.flush()
+        row = Classification(
+            series_id=series_id, model_id=model.id, software="0", precision="f32", operating_point={}, classes=[],
+            verdict="indeterminate", certainty=0.5, probabilities={}, called={}, verdict_code="undecided",
+            verdict_reason="no class reaches 60%", distance=1.5, header={}, notes=[], slice_count=1,
+            slices_classified=1, seconds=1.0, classified_at=now(),
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+        session.add(
+            SliceResult(classification_id=row.id, position=0, sop_uid="1.2", sop_class_uid="1.3", geometry={},
+                        classified=False)
+        )  # fmt: skip
+    database.downgrade("0001")
+    database.upgrade()
+    with database.read() as session:
+        kept = session.scalars(select(Classification)).one()
+        assert (kept.verdict_code, kept.distance) == ("undecided", None)
+        assert session.scalars(select(ModelVersion)).one().imported_by == "unknown"
+        assert session.scalars(select(SliceResult)).one().sop_uid == "1.2"

@@ -23,7 +23,7 @@ from worker.registry import demo_bundle
 @pytest.mark.parametrize("disease", DISEASES)
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_the_mask_finds_healthy_and_diseased_lungs(disease: str, seed: int) -> None:
-    plan = plan_exam(disease, seed, 0, slices=9)  # type: ignore[arg-type]
+    plan = plan_exam(disease, seed, 0, slices=9)
     spacing = (plan.scan.pixel_spacing, plan.scan.pixel_spacing)
     for image in render(plan):
         mask = lung_mask(image.hu, spacing)
@@ -134,7 +134,7 @@ def test_an_altered_bundle_does_not_open(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda manifest: manifest.update(format=2), "format 1"),
+        (lambda manifest: manifest.update(format=1), "format 2"),
         (lambda manifest: manifest["files"].pop("network.xml"), "names no network.xml"),
         (lambda manifest: manifest["files"].update({"../x": "0"}), "outside the bundle"),
         (lambda manifest: manifest.pop("classes"), "incomplete"),

@@ -47,7 +47,7 @@ def reported(
     )  # fmt: skip
     exam = ReportedExam(
         header=series.header, revision=1, completeness="quiet_period", instances=instances, key_slices=key_slices,
-        verdict="UIP", certainty=0.93,
+        verdict="UIP", certainty=0.93, reason_code="",
         classes=(
             ClassFinding("UIP", "RID5333", "RADLEX", "Usual interstitial pneumonia", 0.93, 5),
             ClassFinding("NSIP", "RID5341", "RADLEX", "Nonspecific interstitial pneumonia", 0.07, 1),
@@ -107,8 +107,10 @@ def test_it_says_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_an_indeterminate_exam_names_no_class(tmp_path: Path) -> None:
-    report = built(reported(tmp_path, verdict="indeterminate", certainty=0.55))
+    report = built(reported(tmp_path, verdict="indeterminate", certainty=0.55, reason_code="unfamiliar"))
     assert read_report(report).impression[:2] == ("82334004", "SCT")
+    assert "Unlike the exams that the model was trained on" in str(report)
+    assert "REASON" not in str(built(reported(tmp_path / "sure", verdict="UIP")))
     assert report.SeriesDescription == "Indeterminate AI, not for diagnosis"
 
 
@@ -185,8 +187,14 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
 
 def test_every_code_has_a_meaning_in_every_language(tmp_path: Path) -> None:
     for language in codes.LANGUAGES:
-        for verdict in ("UIP", "indeterminate"):
-            report = built(reported(tmp_path / language / verdict, language=language, verdict=verdict))
+        for reason in ("", "few_slices", "unfamiliar", "undecided"):
+            exam = reported(
+                tmp_path / language / f"x{reason}", language=language, reason_code=reason,
+                verdict="indeterminate" if reason else "UIP",
+            )  # fmt: skip
+            normal = ClassFinding("normal", "17621005", "SCT", "Normal", 0.0, 0)
+            other = ClassFinding("other", "74964007", "SCT", "Other", 0.0, 0)
+            report = built(dataclasses.replace(exam, classes=(*exam.classes, normal, other)))
             for element in report.iterall():
                 for item in element.value if element.VR == "SQ" else ():
                     if "CodeValue" in item:

@@ -1,4 +1,4 @@
-"""What is wrong with the lungs, after the radiological description of the two patterns.
+"""The two patterns, after their radiological description.
 
 UIP: subpleural and basal honeycombing, traction bronchiectasis, coarse reticulation (Raghu et al.,
 Am J Respir Crit Care Med 2022;205:e18). NSIP: bilateral, symmetric, basal ground glass with fine reticulation
@@ -7,7 +7,6 @@ the signs that a reader names, not the looks of a patient.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from scipy.spatial import cKDTree
 
 from training.phantom.anatomy import Floats, Mask, Patient
 
-Disease = Literal["UIP", "NSIP"]
-DISEASES: tuple[Disease, ...] = get_args(Disease)
+DISEASES = ("UIP", "NSIP")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Lesions:
     noise: coarse random volume (8, 8, 8) in standard deviations that makes it patchy.
     """
 
-    disease: Disease
+    disease: str
     severity: float
     cell_spacing: float
     wall: float
@@ -47,8 +45,33 @@ class Lesions:
     mesh: cKDTree
     tubes: tuple[Tube, ...]
 
+    def draw(self, hu: Floats, patient: Patient, lungs: Mask, x: Floats, y: Floats, z: float, spacing: float) -> Mask:
+        """Draw the disease into the slice `hu` (rows, columns; in place) and return where it is.
 
-def draw_lesions(disease: Disease, patient: Patient, rng: np.random.Generator) -> Lesions:
+        x and y are the positions in mm along the columns (1, C) and rows (R, 1); spacing is the size of a pixel.
+        """
+        affected = np.zeros(lungs.shape, dtype=bool)
+        if not lungs.any():
+            return affected
+        rows, columns = np.nonzero(lungs)
+        position = np.stack([x[0, columns], y[rows, 0], np.full(rows.size, z, np.float32)], axis=1)
+        depth = (ndimage.distance_transform_edt(lungs)[rows, columns] * spacing).astype(np.float32)
+        patchy = _noise_at(self.noise, patient, position)
+        basal = 1.0 - z / patient.lung_height  # 1 at the base, 0 at the apex
+        posterior: Floats = (position[:, 1] / patient.lung_half_depth).astype(np.float32)
+        values = hu[rows, columns]
+        if self.disease == "UIP":
+            hit = _honeycomb(values, self, position, depth, basal, posterior, patchy)
+        else:
+            hit = _ground_glass(values, self, position, depth, basal, posterior, patchy)
+        hu[rows, columns] = values
+        affected[rows, columns] = hit
+        if self.disease == "UIP":
+            affected |= _traction_bronchiectasis(hu, self, lungs, x, y, z)
+        return affected
+
+
+def draw_lesions(disease: str, patient: Patient, rng: np.random.Generator) -> Lesions:
     """Draw how the disease shows in this patient."""
     spacing = rng.uniform(5.0, 8.5)
     mesh_spacing = rng.uniform(9, 13) if disease == "UIP" else rng.uniform(5, 7)
@@ -89,41 +112,6 @@ def _draw_tubes(patient: Patient, rng: np.random.Generator) -> list[Tube]:
             radii = np.full(60, rng.uniform(2.2, 4.5)) * rng.uniform(0.85, 1.15, size=60)
             tubes.append(Tube(centres.astype(np.float32), radii.astype(np.float32)))
     return tubes
-
-
-def add_lesions(
-    hu: Floats,
-    lesions: Lesions,
-    patient: Patient,
-    lungs: Mask,
-    x: Floats,
-    y: Floats,
-    z: float,
-    spacing: float,
-) -> Mask:
-    """Draw the disease into the slice `hu` (rows, columns; in place) and return where it is.
-
-    x and y are the positions in mm along the columns (1, C) and rows (R, 1); spacing is the size of a pixel.
-    """
-    affected = np.zeros(lungs.shape, dtype=bool)
-    if not lungs.any():
-        return affected
-    rows, columns = np.nonzero(lungs)
-    position = np.stack([x[0, columns], y[rows, 0], np.full(rows.size, z, np.float32)], axis=1)
-    depth = (ndimage.distance_transform_edt(lungs)[rows, columns] * spacing).astype(np.float32)
-    patchy = _noise_at(lesions.noise, patient, position)
-    basal = 1.0 - z / patient.lung_height  # 1 at the base, 0 at the apex
-    posterior: Floats = (position[:, 1] / patient.lung_half_depth).astype(np.float32)
-    values = hu[rows, columns]
-    if lesions.disease == "UIP":
-        hit = _honeycomb(values, lesions, position, depth, basal, posterior, patchy)
-    else:
-        hit = _ground_glass(values, lesions, position, depth, basal, posterior, patchy)
-    hu[rows, columns] = values
-    affected[rows, columns] = hit
-    if lesions.disease == "UIP":
-        affected |= _traction_bronchiectasis(hu, lesions, lungs, x, y, z)
-    return affected
 
 
 def _honeycomb(

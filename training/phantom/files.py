@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from training.phantom.anatomy import Mask
-from training.phantom.disease import DISEASES, Disease
+from training.phantom.disease import DISEASES
 from training.phantom.slices import MATRIX, ExamPlan, PhantomSlice, plan_exam, render
 
 _FAMILY = ("Phantom", "Fantasma", "Fantôme", "Muñoz", "Araújo", "Silva", "Conceição", "Núñez")
@@ -25,7 +25,7 @@ class PhantomExam:
     series_uid: str
     study_uid: str
     patient_id: str
-    label: Disease
+    label: str
     extent: float
     slices: int
     folder: str
@@ -38,18 +38,27 @@ def write_phantoms(
     seed: int,
     exams: int,
     slices: int | None = None,
+    conditions: Sequence[str] = DISEASES,
+    totals: Mapping[str, int] | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[PhantomExam]:
-    """Write `exams` series to `folder`, as many of each disease, and the truth about them.
+    """Write `exams` series to `folder`, as many of each condition, and the truth about them.
 
-    The same seed writes the same pixels and UIDs. `masks` (.npz) hold `lungs` and `affected`, uint8 of shape
-    (slices, rows, columns) from foot to head. `progress` is told the number of exams done.
+    `totals` asks for that many slices of a condition over all its exams, each of them with lung enough to be
+    classified. The same seed writes the same pixels and UIDs. `masks` (.npz) hold `lungs` and `affected`, uint8
+    of shape (slices, rows, columns) from foot to head. `progress` is told the number of exams done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "masks").mkdir(exist_ok=True)
     written = []
-    for exam, disease in enumerate(_balanced(seed, exams)):
-        plan = plan_exam(disease, seed, exam, slices)
+    order = _balanced(seed, exams, conditions)
+    for exam, condition in enumerate(order):
+        if totals is None:
+            plan = plan_exam(condition, seed, exam, slices)
+        else:
+            before, count = order[:exam].count(condition), order.count(condition)
+            share = totals[condition] // count + (before < totals[condition] % count)
+            plan = plan_exam(condition, seed, exam, share, lungs=True)
         written.append(_write_exam(folder, plan, seed, exam))
         progress(exam + 1)
     truth = {exam.series_uid: asdict(exam) for exam in written}
@@ -57,10 +66,10 @@ def write_phantoms(
     return written
 
 
-def _balanced(seed: int, exams: int) -> list[Disease]:
-    diseases = [DISEASES[index % len(DISEASES)] for index in range(exams)]
+def _balanced(seed: int, exams: int, conditions: Sequence[str]) -> list[str]:
+    repeated = [conditions[index % len(conditions)] for index in range(exams)]
     order = np.random.default_rng([seed, 0]).permutation(exams)
-    return [diseases[index] for index in order]
+    return [repeated[index] for index in order]
 
 
 def _write_exam(folder: Path, plan: ExamPlan, seed: int, exam: int) -> PhantomExam:
@@ -80,7 +89,7 @@ def _write_exam(folder: Path, plan: ExamPlan, seed: int, exam: int) -> PhantomEx
         series_uid=header.SeriesInstanceUID,
         study_uid=header.StudyInstanceUID,
         patient_id=header.PatientID,
-        label=plan.disease,
+        label=plan.condition,
         extent=round(_count(affected) / max(1, _count(lungs)), 4),
         slices=len(lungs),
         folder=name,

@@ -8,26 +8,25 @@ from numpy.typing import NDArray
 
 from training.phantom import anatomy
 from training.phantom.anatomy import Floats, Mask, Patient
-from training.phantom.disease import Disease, Lesions, add_lesions, draw_lesions
+from training.phantom.disease import DISEASES, Lesions, draw_lesions
+from training.phantom.others import OTHERS, OtherFindings, draw_others
 from training.phantom.scanner import Scan, draw_scan, reconstruct
 
 MATRIX = 512
+_WELL_INSIDE = (0.12, 0.88)  # of the lungs' height
+CONDITIONS: tuple[str, ...] = (*DISEASES, *OTHERS)
 
 
 @dataclass(frozen=True)
 class ExamPlan:
     """Everything that decides an exam's pixels. `positions` are the slices' z in mm, foot to head."""
 
+    condition: str
     patient: Patient
     scan: Scan
-    lesions: Lesions
+    findings: Lesions | OtherFindings
     positions: tuple[float, ...]
     noise_seed: int
-
-    @property
-    def disease(self) -> Disease:
-        """The disease that was put in."""
-        return self.lesions.disease
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,32 @@ class PhantomSlice:
     affected: Mask
 
 
-def plan_exam(disease: Disease, seed: int, exam: int, slices: int | None = None) -> ExamPlan:
-    """Draw patient, scanner and disease of exam number `exam`; `slices` sets their number.
+def plan_exam(condition: str, seed: int, exam: int, slices: int | None = None, *, lungs: bool = False) -> ExamPlan:
+    """Draw patient, scanner and one of CONDITIONS for exam number `exam`; `slices` sets their number.
 
-    The streams of patient and scanner know nothing of the disease.
+    With `lungs` every slice shows lung enough to be classified. The streams of patient and scanner know nothing of
+    the condition.
     """
     patient = anatomy.draw_patient(np.random.default_rng([seed, exam, 1]))
     scan = draw_scan(np.random.default_rng([seed, exam, 2]))
-    lesions = draw_lesions(disease, patient, np.random.default_rng([seed, exam, 3]))
-    top = patient.lung_height + 10
-    if slices is None:
-        positions = np.arange(-10.0, top, scan.slice_spacing)
+    rng = np.random.default_rng([seed, exam, 3])
+    findings: Lesions | OtherFindings
+    if condition in OTHERS:
+        findings = draw_others(condition, patient, rng)
+    elif condition in DISEASES:
+        findings = draw_lesions(condition, patient, rng)
     else:
-        positions = np.linspace(-10.0, top, slices)
-    return ExamPlan(patient, scan, lesions, tuple(float(z) for z in positions), noise_seed=seed * 100_003 + exam)
+        raise ValueError(f"Unknown condition {condition!r}: choose one of {', '.join(CONDITIONS)}.")
+    bottom, top = -10.0, patient.lung_height + 10
+    if lungs:
+        bottom, top = (part * patient.lung_height for part in _WELL_INSIDE)
+    if slices is None:
+        positions = np.arange(bottom, top, scan.slice_spacing)
+    else:
+        positions = np.linspace(bottom, top, slices)
+    return ExamPlan(
+        condition, patient, scan, findings, tuple(float(z) for z in positions), noise_seed=seed * 100_003 + exam
+    )
 
 
 def render(plan: ExamPlan) -> Iterator[PhantomSlice]:
@@ -79,7 +90,7 @@ def _render_slice(plan: ExamPlan, z: float, rng: np.random.Generator) -> Phantom
     lungs = right | left
     gradient = patient.dependent_hu * y / patient.lung_half_depth
     hu[lungs] = (patient.lung_hu + np.broadcast_to(gradient, hu.shape))[lungs]
-    affected = add_lesions(hu, plan.lesions, patient, lungs, x, y, z, scan.pixel_spacing)
+    affected = plan.findings.draw(hu, patient, lungs, x, y, z, scan.pixel_spacing)
     _draw_vessels(hu, patient, lungs, x, y, z)
     hu[anatomy.airways(patient, x, y, z) & ~lungs] = anatomy.AIR_HU + 20
     table = np.abs(y - patient.body_half_depth - 14) < 3

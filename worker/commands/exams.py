@@ -1,12 +1,13 @@
 """`reticula exams`: what came in, what was said of it, and starting it again."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from worker import audit, console, exams
+from worker import audit, console, exams, labels
 from worker.commands.context import application
 from worker.database import Database
 from worker.listing import list_exams, show_exam
@@ -103,6 +104,25 @@ def reprocess(series_uid: SeriesUid) -> None:
     Example: reticula exams reprocess 1.2.840.113619.2.55.3
     """
     _act(exams.reprocess, series_uid)
+
+
+@app.command()
+def label(
+    series_uid: Annotated[str | None, typer.Argument(help="Series Instance UID.")] = None,
+    name: Annotated[str | None, typer.Argument(help="UIP, NSIP, normal or other.", metavar="LABEL")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Take labels from a table: columns series_uid, label.")
+    ] = None,
+) -> None:
+    """Say what a series shows; retraining learns from it. The latest label counts.
+
+    Example: reticula exams label 1.2.840.113619.2.55.3 UIP
+    """
+    if (table is None) == (series_uid is None) or (series_uid is None) != (name is None):
+        raise typer.BadParameter("Give a series and its label, or a table with --csv.")
+    given = labels.read_table(table) if table is not None else [labels.GivenLabel(series_uid or "", name or "")]
+    count = labels.store(application().database, given, author=audit.person())
+    console.say(f"{count} {'label is' if count == 1 else 'labels are'} stored.")
 
 
 def percent(value: float | None) -> str:

@@ -1,34 +1,62 @@
 """`reticula models`: the bundles that classify."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from worker import audit, console
+from worker import audit, console, training_runs
 from worker.commands.context import application
 from worker.registry import as_json
+from worker.tables import TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="The models.")
+# A retraining that has made no model yet, in the list of models.
+_NO_MODEL = dict.fromkeys(
+    ("name", "version", "architecture", "bundle_sha256", "parent", "path", "imported_at", "imported_by", "metrics")
+) | {"active": False}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_models(as_json_: AsJson = False) -> None:
-    """List the imported models.
+    """List the imported models, and retrainings that are under way or failed.
 
     Example: reticula models list
     """
     versions = application().registry.all()
+    with application().database.read() as session:
+        runs = training_runs.listed(session)
+    by_model = {run.model_id: run for run in runs if run.model_id is not None}
+    without = [run for run in runs if run.model_id is None]
     if as_json_:
-        console.say_json([as_json(version) for version in versions])
+        rows = [{**as_json(version), "training": _run(by_model.get(version.id))} for version in versions]
+        console.say_json([*({**_NO_MODEL, "training": _run(run)} for run in without), *rows])
         return
-    table = Table("name", "version", "architecture", "active", "imported", "sha256")
+    table = Table("name", "version", "architecture", "state", "parent", "imported", "by", "sha256", "remark")
+    for run in without:
+        share = f" {run.done}/{run.total}" if run.total else ""
+        remark = run.outcome or f"{run.stage}{share}"
+        asked = f"{run.requested_at:%Y-%m-%d %H:%M}"
+        table.add_row("", f"retraining {run.id}", "", run.state, "", asked, run.requested_by, "", remark)
     for version in versions:
-        imported = f"{version.imported_at:%Y-%m-%d %H:%M}"
-        active = "active" if version.active else ""
-        table.add_row(version.name, version.version, version.architecture, active, imported, version.bundle_sha256[:12])
+        made_by = by_model.get(version.id)
+        table.add_row(
+            version.name,
+            version.version,
+            version.architecture,
+            "active" if version.active else "",
+            version.parent.version if version.parent is not None else "",
+            f"{version.imported_at:%Y-%m-%d %H:%M}",
+            version.imported_by,
+            version.bundle_sha256[:12],
+            made_by.outcome if made_by is not None else "",
+        )
     console.out.print(table)
+
+
+def _run(run: TrainingRun | None) -> dict[str, Any] | None:
+    return None if run is None else training_runs.as_json(run)
 
 
 @app.command()
@@ -59,6 +87,16 @@ def promote(
     """
     version = application().registry.promote(name, actor=audit.person())
     console.say(f"Model {version.name} {version.version} is active.")
+
+
+@app.command()
+def rollback() -> None:
+    """Go back to the model that was active before the last promotion.
+
+    Example: reticula models rollback
+    """
+    version = application().registry.rollback(actor=audit.person())
+    console.say(f"Model {version.name} {version.version} is active again.")
 
 
 @app.command("import")

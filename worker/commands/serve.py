@@ -1,5 +1,6 @@
 """The long-running commands: `listen`, `work`, `sweep`, and `up`, which runs the three of them."""
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from worker import processes
 from worker.commands.context import application
 from worker.processes import Child, Stop, Supervisor, say_ready
-from worker.queues import QUEUES
+from worker.queues import EXAM_QUEUES, QUEUES, TRAINING
 
 SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 20.0
@@ -29,9 +30,9 @@ def listen() -> None:
 
 
 def work(
-    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ",".join(QUEUES),
+    queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = ",".join(EXAM_QUEUES),
 ) -> None:
-    """Classify exams and deliver reports.
+    """Classify exams and deliver reports; with the queue 'training', retrain models too.
 
     Example: reticula work --queues classify
     """
@@ -73,6 +74,11 @@ def up() -> None:
     children = [
         Child("listener", processes.command("listen")),
         Child("sweep", processes.command("sweep")),
-        *(Child(f"worker for {queue}", processes.command("work", "--queues", queue)) for queue in QUEUES),
+        *(Child(f"worker for {queue}", processes.command("work", "--queues", queue)) for queue in _served()),
     ]
     Supervisor(children).run(stop, say_ready)
+
+
+def _served() -> tuple[str, ...]:
+    """The queues that this installation can serve: training needs torch."""
+    return QUEUES if find_spec("torch") is not None else tuple(queue for queue in QUEUES if queue != TRAINING)

@@ -1,99 +1,119 @@
-"""`reticula train`: from a folder of labelled exams to a bundle. The one command that needs torch."""
+"""`reticula train`: from labelled slices to a bundle, with figures that say what it is worth."""
 
-import os
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from worker import console
-from worker.errors import WorkerError
-
-_LIMITS = "Trained on the data below and on nothing else; the figures hold for patients like these."
-# Without these, glibc gives the memory of every batch back to the system and asks for it again.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+from worker.commands import learning
+from worker.commands.learning import (
+    BackgroundOption,
+    BalanceOption,
+    Batch,
+    Dataset,
+    DeviceOption,
+    Epochs,
+    FineTuneOption,
+    FoldsOption,
+    FromScratch,
+    LearningRate,
+    SeedOption,
+    Size,
+    WeightDecay,
+    Weights,
+    chosen,
+)
 
 
 def train(
-    dataset: Annotated[Path, typer.Argument(help="Folder with UIP/ and NSIP/, or phantoms with truth.json.")],
+    dataset: Dataset,
     output: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not exist.")],
-    weights: Annotated[Path | None, typer.Option(help="Start from these weights (.safetensors).")] = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
-    architecture: Annotated[str, typer.Option(help="The network.")] = "mobilenet_v2",
+    weights: Weights = None,
+    from_scratch: FromScratch = False,
+    protocol: Annotated[
+        str, typer.Option(help="'patient' keeps patients whole; 'study' splits by slice, as the study did.")
+    ] = "patient",
+    architecture: Annotated[str, typer.Option(help="mobilenet_v2, vgg16, resnet50, efficientnet_b0.")] = "mobilenet_v2",
+    fine_tune: FineTuneOption = "last",
     name: Annotated[str, typer.Option(help="Name of the model.")] = "uip-nsip",
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
-    epochs: Annotated[int, typer.Option(help="Times through the data.", min=1)] = 10,
-    full_epochs: Annotated[int, typer.Option(help="The last of them see whole slices.", min=1)] = 2,
-    window: Annotated[int, typer.Option(help="Side in pixels of what the others see.", min=64)] = 352,
-    batch: Annotated[int, typer.Option(help="Slices in a step.", min=2)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of Adam.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 1e-5,
-    validation: Annotated[float, typer.Option(help="Part of the patients held out.", min=0, max=0.9)] = 0.15,
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
-    limits: Annotated[str, typer.Option(help="What the card warns of.")] = _LIMITS,
+    balance: BalanceOption = "undersample",
+    folds: FoldsOption = None,
+    background: BackgroundOption = None,
+    epochs: Epochs = 30,
+    batch: Batch = 32,
+    learning_rate: LearningRate = 1e-4,
+    weight_decay: WeightDecay = 1e-3,
+    views: Annotated[
+        str, typer.Option(help="'study': three synthetic images a slice; 'random': new views in every epoch.")
+    ] = "study",
+    window: Annotated[int, typer.Option(help="Side in pixels of random views.", min=32)] = 352,
+    full_epochs: Annotated[int, typer.Option(help="The last epochs, in which random views are whole.", min=1)] = 2,
+    pace: Annotated[str, typer.Option(help="Learning rate: 'constant', or 'one-cycle'.")] = "constant",
+    select: Annotated[str, typer.Option(help="What the best epoch is best in: 'accuracy' or 'loss'.")] = "accuracy",
+    other_protocol: Annotated[
+        bool, typer.Option("--both/--one", help="Measure the other protocol as well, for comparison.")
+    ] = True,
+    size: Size = 512,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    limits: Annotated[str, typer.Option(help="What the card warns of.")] = learning.LIMITS,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
-    """Train the network on labelled exams and write a bundle.
+    """Train a network and write a bundle. Ctrl-C keeps the best epoch so far.
 
     Example: reticula train exams/ --output bundles/uip-nsip-2 --weights mobilenet_v2.safetensors
     """
-    if (weights is None) == (not from_scratch):
-        raise typer.BadParameter("Say where to start: either --weights FILE or --from-scratch.")
-    if not _ALLOCATOR.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**_ALLOCATOR, **os.environ})  # noqa: S606
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise WorkerError(
-            "Training needs torch: install Reticula with the extra 'training', as the README says."
-        ) from error
-    from models.preprocessing import Preprocessing
-    from models.verdict import OperatingPoint
-    from training import dataset as labelled
+    learning.need_torch()
+    from models.architectures import ARCHITECTURES
     from training import recipe as recipes
-    from training.fitting import Epoch, Schedule
+    from training.experiment import Protocol
+    from training.fitting import Schedule
+    from training.learners import Views
+    from training.protocols import Balance
+    from training.sources import find_sources
+    from training.weights import find_start
 
+    architecture = chosen(architecture, ARCHITECTURES, "--architecture")
+    found = learning.weights_setting(weights, from_scratch=from_scratch)
     recipe = recipes.Recipe(
         name=name,
         version=version,
         architecture=architecture,
-        weights=weights,
-        validation=validation,
-        schedule=Schedule(epochs, min(full_epochs, epochs), window, batch, learning_rate, weight_decay, seed),
-        operating_point=OperatingPoint(),
+        start=find_start(architecture, found, from_scratch=from_scratch),
+        protocol=chosen(protocol, get_args(Protocol), "--protocol"),
+        fine_tune=chosen(fine_tune, get_args(recipes.FineTune), "--fine-tune"),
+        balance=chosen(balance, get_args(Balance), "--balance"),
+        folds=folds,
+        views=Views(chosen(views, ("study", "random"), "--views"), window, full_epochs),
+        schedule=Schedule(
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            seed=seed,
+            pace=chosen(pace, ("constant", "one-cycle"), "--pace"),
+            select=chosen(select, ("accuracy", "loss"), "--select"),
+        ),
+        device=chosen(device, ("auto", "cpu", "cuda"), "--device"),
+        both=other_protocol,
         limits=limits,
-        command=shlex.join(["reticula", *sys.argv[1:]]),
+        command=learning.command_line(),
     )
-    sources = labelled.find_sources(dataset)
-    with console.progress() as bars:
-        reading = bars.add_task("Reading", total=len(sources))
-        data = labelled.load(
-            sources,
-            Preprocessing(),
-            threads=os.cpu_count() or 1,
-            progress=lambda done: bars.update(reading, completed=done),
-        )
-        for path, why in data.skipped:
-            console.err.print(f"Left out {path}: {why}", markup=False)
-        fitting = bars.add_task("Epoch 1", total=None)
-
-        def show(epoch: Epoch) -> None:
-            console.err.print(
-                f"Epoch {epoch.number}: training loss {epoch.training_loss:.3f}, validation loss "
-                f"{_figure(epoch.validation_loss)}, accuracy {_figure(epoch.validation_accuracy)}"
-            )
-            bars.reset(fitting, description=f"Epoch {epoch.number + 1}")
-
-        bundle = recipes.train(
-            recipe,
-            data,
-            output,
-            on_epoch=show,
-            on_batch=lambda done, total: bars.update(fitting, completed=done, total=total),
-        )
+    sources = find_sources(dataset)
+    with learning.shown_run() as (bars, observer):
+        data = learning.read_dataset(sources, size, background, bars)
+        run = recipes.Run(recipe, data, learning.feature_cache(), observer)
+        console.err.print(f"{recipe.architecture} starts from {recipe.start}.", markup=False)
+        if recipe.start.kind == "scratch" and recipe.fine_tune == "last":
+            console.err.print("Only the last layer learns, on a random network: --fine-tune all lets it learn to see.")
+        console.err.print(f"About {learning.duration(run.expected_seconds())} to go.")
+        trained = run.train(output, resume=resume)
+    for protocol_name, measured in trained.measured.items():
+        split = "By slice" if protocol_name == "study" else "By patient"
+        console.say(f"{split}: {measured.accuracy} of {len(measured.test.named)} test slices are right.")
+    if trained.sentence:
+        console.say(trained.sentence)
+    bundle = trained.bundle
     console.say(f"Bundle {bundle.description.name} {bundle.description.version} lies in {bundle.folder}.")
-
-
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

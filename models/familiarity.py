@@ -1,0 +1,53 @@
+"""How far an exam lies from what the network learned from: a distance over its features.
+
+After Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks"
+(NeurIPS 2018): the Mahalanobis distance to the nearest class centre, here of an exam's mean feature.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import BundleError
+
+_ARRAYS = ("centres", "axes", "spread", "rest")
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """Where the exams of training lie: the centres of the classes, and an ellipsoid around each.
+
+    centres (classes, features). axes (features, dimensions), orthonormal: along them exams of one class differ most,
+    with the standard deviations `spread` (dimensions,). rest (1,): that along all other directions.
+    """
+
+    centres: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    rest: NDArray[np.float32]
+
+    def distance(self, features: NDArray[np.float32]) -> float:
+        """Return the distance of an exam with features (slices, features) from the nearest class.
+
+        The unit is the usual distance of a training exam, their median.
+        """
+        away = features.mean(axis=0, dtype=np.float64) - self.centres
+        along = away @ self.axes
+        besides = np.maximum((away**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+        squares = ((along / self.spread) ** 2).sum(axis=1) + besides / float(self.rest[0]) ** 2
+        return float(np.sqrt(squares.min()))
+
+    def save(self, path: Path) -> None:
+        """Write to an .npz file."""
+        np.savez(path, centres=self.centres, axes=self.axes, spread=self.spread, rest=self.rest)
+
+
+def load_familiarity(path: Path) -> Familiarity:
+    """Read what `save` wrote. Raises BundleError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Familiarity(*(arrays[name] for name in _ARRAYS))
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path} holds no training distances: {error}.") from error

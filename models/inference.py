@@ -1,0 +1,71 @@
+"""OpenVINO on the CPU: one slice a request, several requests at once, results in the order of the slices."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+
+class CompiledNetwork:
+    """A compiled network. Make it after a fork, never before: OpenVINO's threads do not survive one."""
+
+    def __init__(self, network: "Path | openvino.Model", options: Mapping[str, str] | None = None) -> None:
+        """Compile a network. Raises RuntimeError where OpenVINO cannot run it."""
+        self._compiled = openvino.Core().compile_model(
+            network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", **(options or {})}
+        )
+        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(count)]
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic that the processor runs the network in: `f32`, or `bf16` where it has that."""
+        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    @property
+    def input_shape(self) -> list[int]:
+        """The shape of the input."""
+        return list(self._compiled.input(0).shape)
+
+    @property
+    def output_shapes(self) -> list[list[int]]:
+        """The shapes of the outputs, in their order."""
+        return [list(output.shape) for output in self._compiled.outputs]
+
+    def stream(
+        self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]
+    ) -> Iterator[tuple[Any, tuple[NDArray[np.float32], ...]]]:
+        """Run (key, slice) pairs as they come; yield (key, outputs of one slice each) in their order.
+
+        A slice is int16 of shape (size, size) in HU. No more slices are held than there are requests.
+        """
+        # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
+        # queue of them may hold, and then both wait for ever.
+        free = list(self._requests)
+        running: deque[tuple[Any, openvino.InferRequest]] = deque()
+        try:
+            for key, image in inputs:
+                if not free:
+                    yield self._finish(running, free)
+                request = free.pop()
+                request.start_async({0: image[None, None]})
+                running.append((key, request))
+            while running:
+                yield self._finish(running, free)
+        finally:
+            for _key, request in running:
+                request.wait()
+
+    def _finish(
+        self, running: "deque[tuple[Any, openvino.InferRequest]]", free: "list[openvino.InferRequest]"
+    ) -> tuple[Any, tuple[NDArray[np.float32], ...]]:
+        """Wait for the request that was started first."""
+        key, request = running.popleft()
+        request.wait()
+        free.append(request)
+        outputs = len(self._compiled.outputs)
+        return key, tuple(request.get_output_tensor(index).data[0].copy() for index in range(outputs))

@@ -1,0 +1,43 @@
+"""Small bundles for tests: a network for slices of 32 × 32 that learned from tiny data, without files."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from models.bundle import Bundle, open_bundle, seal_bundle
+from tests.slices import labelled_slices
+from training.dataset import LabelledSlices
+from training.fitting import Schedule
+from training.learners import Views
+from training.recipe import Recipe, Run
+from training.weights import Start
+
+SIZE = 32
+
+
+def patients(classes: tuple[str, ...], count: int, slices: int = 4) -> dict[str, dict[str, int]]:
+    """Return `count` patients of each class."""
+    return {name: {f"{name}-{number}": slices for number in range(count)} for name in classes}
+
+
+def tiny_data(count: int = 24, seed: int = 0) -> LabelledSlices:
+    """Return slices of `count` patients of each class."""
+    return labelled_slices(patients(("UIP", "NSIP"), count), size=SIZE, seed=seed)
+
+
+def make_bundle(folder: Path, data: LabelledSlices | None = None, *, epochs: int = 1, rate: float = 1e-4) -> Bundle:
+    """Train the last layer of a random network for an epoch."""
+    recipe = Recipe(
+        name="tiny", version="1", architecture="mobilenet_v2", start=Start("scratch"), protocol="patient",
+        fine_tune="last", balance="none", folds=1, views=Views(), schedule=Schedule(epochs=epochs, learning_rate=rate),
+        device="cpu", both=False, limits="For tests.", command="reticula train",
+    )  # fmt: skip
+    run = Run(recipe, tiny_data() if data is None else data, folder.parent / "features")
+    return run.train(folder).bundle
+
+
+def another_version(bundle: Bundle, folder: Path, version: str, parent: str | None = None) -> Bundle:
+    """Copy a bundle under another version."""
+    shutil.copytree(bundle.folder, folder)
+    seal_bundle(folder, replace(bundle.description, version=version, parent=parent))
+    return open_bundle(folder)

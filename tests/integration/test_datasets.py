@@ -1,0 +1,230 @@
+"""What can be trained on: folders, tables, pictures; and where networks start."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from models.architectures import build
+from models.preprocessing import Preprocessing
+from tests.datasets import ct, write
+from training.dataset import BACKGROUND, load, several_names
+from training.errors import DatasetError, TrainingError
+from training.phantom import PhantomExam
+from training.sources import find_sources
+from training.weights import find_start, load_weights, make_network
+
+SMALL = Preprocessing(size=64)
+
+
+def picture(path: Path, grey: int, mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(grey)
+    pixels = np.clip(rng.normal(grey, 1, (40, 40)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels.astype(np.uint16) if mode == "I;16" else pixels).save(path)
+    return path
+
+
+def test_folders_of_pictures_and_portuguese_names(tmp_path: Path) -> None:
+    for name, grey in (("PIU", 100), ("pine", 140), ("Outros", 50)):
+        for number in range(2):
+            picture(tmp_path / name / f"patient-{name}" / f"{number}.png", grey + number)
+    (tmp_path / "PIU" / "patient-PIU" / "broken.png").write_bytes(b"no picture")
+    picture(tmp_path / "PIU" / "patient-PIU" / "deep.png", 100, "I;16")
+    (tmp_path / "notes").mkdir()
+    data = load(find_sources(tmp_path), SMALL)
+    assert data.classes == ("UIP", "NSIP", "other")
+    assert [(count.name, count.slices, count.patients) for count in data.counts()] == [
+        ("UIP", 2, 1), ("NSIP", 2, 1), ("other", 2, 1),
+    ]  # fmt: skip
+    assert set(data.patients) == {"patient-PIU", "patient-pine", "patient-Outros"}
+    assert sorted(path.name for path, _why in data.skipped) == ["broken.png", "deep.png"]
+    # Grey 100 of 255 in the window from -1350 to 150.
+    of_uip = data.images[data.kinds == "UIP"][0]
+    assert abs(int(of_uip.mean()) - (-1350 + 1500 * 100 / 255)) <= 7
+
+
+def test_a_class_may_be_background(tmp_path: Path) -> None:
+    for name, grey in (("UIP", 100), ("NSIP", 140), ("normal", 50)):
+        picture(tmp_path / name / f"p-{name}" / "0.png", grey)
+    data = load(find_sources(tmp_path), SMALL, background=("normal",))
+    assert data.classes == ("UIP", "NSIP")
+    assert data.labels[data.kinds == "normal"].tolist() == [BACKGROUND]
+    assert len(data.counts()) == 3
+
+
+def test_dicom_series_lie_as_they_like(tmp_path: Path, phantoms: tuple[Path, list[PhantomExam]]) -> None:
+    """Two series in one folder, a third in a deep one, a stray file and a broken one."""
+    folder, exams = phantoms
+    by_label = {exam.label: exam for exam in exams}
+    mixed = tmp_path / "UIP"
+    mixed.mkdir()
+    for path in (folder / by_label["UIP"].folder).glob("*.dcm"):
+        shutil.copy(path, mixed / f"a{path.name}")
+    flat = write(tmp_path / "flat", *(ct(number, SeriesInstanceUID="1.2.9") for number in range(1, 4)))
+    for path in flat:
+        shutil.copy(path, mixed / f"b{path.name}")
+    (mixed / "readme.txt").write_text("no DICOM", encoding="utf-8")
+    shutil.copytree(folder / by_label["NSIP"].folder, tmp_path / "NSIP" / "2024" / "exam")
+    data = load(find_sources(tmp_path), SMALL)
+    assert set(data.patients) == {exam.patient_id for exam in exams}
+    assert any(path.name == "readme.txt" for path, _why in data.skipped)
+    assert data.fingerprint == load(find_sources(tmp_path), SMALL).fingerprint
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_names_path_label_and_patient(tmp_path: Path, separator: str) -> None:
+    lines = [separator.join(("path", "label", "patient"))]
+    for number, (label, patient) in enumerate((("UIP", "ana"), ("PINE", "joão"), ("PINE", "maria"))):
+        picture(tmp_path / "slices" / f"{number}.png", 60 + 30 * number)
+        lines.append(separator.join((f"slices/{number}.png", label, patient)))
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines), encoding="utf-8-sig")
+    data = load(find_sources(table), SMALL)
+    assert dict(zip(data.patients.tolist(), data.kinds.tolist(), strict=True)) == {
+        "ana": "UIP", "joão": "NSIP", "maria": "NSIP",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("path,label\n", "lines below it"),
+        ("file,class\na,b\n", "columns path"),
+        ("path,label,patient\nx.png,COPD,p\n", "line 2: 'COPD'"),
+        ("path,label,patient\nx.png,UIP,p\n", "x.png does not exist"),
+        ("path,label,patient\n,UIP,p\n", "path is empty"),
+        ("path,label,patient\nhere.png,UIP,\n", "needs its patient"),
+    ],
+)
+def test_wrong_tables_are_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    picture(tmp_path / "here.png", 9)
+    table = tmp_path / "table.csv"
+    table.write_text(content, encoding="utf-8")
+    with pytest.raises(DatasetError, match=sentence):
+        find_sources(table)
+
+
+def test_one_slice_under_two_patients_is_refused_and_a_repeated_one_read_once(tmp_path: Path) -> None:
+    first = picture(tmp_path / "UIP" / "a" / "0.png", 90)
+    picture(tmp_path / "NSIP" / "b" / "0.png", 120)
+    shutil.copy(first, tmp_path / "UIP" / "a" / "copy.png")
+    data = load(find_sources(tmp_path), SMALL)
+    assert len(data) == 2
+    assert [why for _path, why in data.skipped] == ["the same slice was read before"]
+    shutil.copytree(tmp_path / "UIP" / "a", tmp_path / "UIP" / "c")
+    with pytest.raises(DatasetError, match="one is wrong"):
+        load(find_sources(tmp_path), SMALL)
+
+
+def test_a_patient_of_two_classes_is_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("UIP", "NSIP")):
+        picture(tmp_path / name / "ana" / "0.png", 90 + number)
+    assert several_names(load(find_sources(tmp_path), SMALL)) == ["ana"]
+
+
+def _one_class(folder: Path) -> Path:
+    picture(folder / "UIP" / "p" / "a.png", 1)
+    return folder
+
+
+def _no_patient(folder: Path) -> Path:
+    picture(folder / "UIP" / "a.png", 1)
+    return folder
+
+
+@pytest.mark.parametrize("make", [lambda p: p / "none", lambda p: p, _one_class, _no_patient])
+def test_nothing_to_train_on_is_a_clear_refusal(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load(find_sources(make(tmp_path)), SMALL)
+    assert str(caught.value).endswith(".")
+
+
+def test_series_without_a_patient_are_refused(tmp_path: Path, phantoms: tuple[Path, list[PhantomExam]]) -> None:
+    from pydicom import dcmread
+
+    folder, exams = phantoms
+    for exam in exams:
+        target = tmp_path / exam.label / exam.folder
+        target.mkdir(parents=True)
+        for path in sorted((folder / exam.folder).glob("*.dcm")):
+            dataset = dcmread(path)
+            dataset.PatientID = ""
+            dataset.save_as(target / path.name)
+    with pytest.raises(DatasetError, match="names no patient"):
+        load(find_sources(tmp_path), SMALL)
+
+
+def test_a_wrong_truth_file_is_a_clear_refusal(tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text(json.dumps({"1.2": {"label": "COPD"}}), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"truth\.json"):
+        find_sources(tmp_path)
+
+
+def test_imagenet_weights_start_all_but_the_last_layer(imagenet_weights: Path) -> None:
+    torch.manual_seed(0)
+    network, untouched = build("mobilenet_v2", 2), build("mobilenet_v2", 2)
+    before = network.state_dict()["classifier.1.weight"].clone()
+    load_weights(network, imagenet_weights)
+    assert torch.equal(network.state_dict()["classifier.1.weight"], before)
+    assert not torch.equal(network.state_dict()["features.0.0.weight"], untouched.state_dict()["features.0.0.weight"])
+
+
+def test_weights_come_from_pth_and_safetensors_alike(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = build("mobilenet_v2", 1000)
+    torch.save(source.state_dict(), tmp_path / "mobilenet_v2-abc.pth")
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    for file in ("mobilenet_v2-abc.pth", "w.safetensors"):
+        network = build("mobilenet_v2", 2)
+        load_weights(network, tmp_path / file)
+        assert torch.equal(network.state_dict()["features.18.0.weight"], source.state_dict()["features.18.0.weight"])
+    start = find_start("mobilenet_v2", tmp_path, from_scratch=False)
+    assert str(start) == "weights of mobilenet_v2-abc.pth"
+    assert str(find_start("vgg16", tmp_path, from_scratch=True)) == "random weights"
+    with pytest.raises(TrainingError, match="no weights for vgg16"):
+        find_start("vgg16", tmp_path, from_scratch=False)
+    with pytest.raises(TrainingError, match="does not exist"):
+        find_start("vgg16", tmp_path / "none.pth", from_scratch=False)
+    assert find_start("vgg16", None, from_scratch=False).kind == "imagenet"
+
+
+class _Evil:
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.system, ("touch /tmp/reticula-was-here",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "evil.pth"
+    torch.save({"features.0.0.weight": _Evil()}, file)
+    with pytest.raises(TrainingError, match="no weights that can be read"):
+        load_weights(build("mobilenet_v2", 2), file)
+    assert not Path("/tmp/reticula-was-here").exists()
+    torch.save({"epoch": 3}, file)
+    with pytest.raises(TrainingError, match="something else"):
+        load_weights(build("mobilenet_v2", 2), file)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_file({"features.0.0.weight": torch.zeros(1)}, file)
+    with pytest.raises(TrainingError, match="does not fit"):
+        load_weights(build("mobilenet_v2", 2), file)
+    file.write_bytes(b"garbage")
+    with pytest.raises(TrainingError, match="no weights"):
+        load_weights(build("mobilenet_v2", 2), file)
+
+
+def test_the_same_seed_starts_the_same_network() -> None:
+    start = find_start("mobilenet_v2", None, from_scratch=True)
+    one, other, third = (make_network("mobilenet_v2", 2, start, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.state_dict()["classifier.1.weight"], other.state_dict()["classifier.1.weight"])
+    assert not torch.equal(one.state_dict()["features.0.0.weight"], third.state_dict()["features.0.0.weight"])

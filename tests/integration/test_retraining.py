@@ -1,0 +1,243 @@
+"""Labels, candidates, and the rule by which one of them is promoted."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle
+from tests.bundles import SIZE, make_bundle, patients, tiny_data
+from tests.integration.test_database import add_series
+from tests.integration.test_sweep import Plant
+from tests.slices import labelled_slices
+from training.errors import DatasetError
+from training.phantom import PhantomExam
+from training.promotion import decide_promotion
+from training.recipe import Observer, patient_hash
+from training.retraining import Sides, split, summary
+from worker import labels, retraining, training_runs
+from worker.database import Database, now
+from worker.errors import LeaseLostError, WorkerError
+from worker.labels import GivenLabel
+from worker.registry import as_json
+from worker.retraining import Material, Options
+from worker.tables import TrainingRun
+from worker.training_runs import RunState
+
+# What they show has nothing to do with the database, and training takes its time.
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model that learned almost nothing."""
+    return make_bundle(tmp_path_factory.mktemp("poor") / "bundle", epochs=1, rate=1e-6)
+
+
+@pytest.fixture
+def plant(tmp_path: Path, database: Database, poor: Bundle) -> Plant:
+    made = Plant(tmp_path / "data", database)
+    made.app.registry.import_bundle(str(poor.folder), actor="ana")
+    return made
+
+
+def material(plant: Plant) -> Material:
+    with plant.database.read() as session:
+        model = plant.app.registry.active(session)
+        assert model is not None
+    from models.bundle import open_bundle
+
+    return Material(model, open_bundle(plant.app.registry.folder(model)), (), (), ())
+
+
+@ON_SQLITE
+def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor: Bundle) -> None:
+    stages: list[str] = []
+    outcome = retraining.run(
+        plant.app, material(plant), tiny_data(), Options(epochs=30), Observer(on_stage=stages.append),
+        name="r1", actor="ana", command="reticula retrain",
+    )  # fmt: skip
+    decision = outcome.decision
+    assert decision.promote, decision.sentence
+    assert decision.gain is not None
+    assert decision.gain[0] > decision.gain[1] > 0
+    assert decision.patients == 6  # of 48 the part of 8 that was held out
+    versions = {version.version: version for version in plant.app.registry.all()}
+    assert versions["1+r1"].active
+    assert not versions["1"].active
+    assert as_json(versions["1+r1"])["parent"] == "tiny 1"
+    assert versions["1+r1"].imported_by == "ana"
+    assert stages[-1] == "Comparing"
+    held = poor.description.data["patients_by_side"]
+    made = plant.app.registry.folder(versions["1+r1"])
+    from models.bundle import open_bundle
+
+    candidate = open_bundle(made).description
+    assert candidate.parent == poor.sha256
+    assert candidate.data["patients_by_side"] == held
+    # Wrong labels make a worse candidate: it is kept, and stays what it is.
+    data = tiny_data()
+    learned = ~np.isin(
+        data.patients, [name for name in set(data.patients.tolist()) if patient_hash(name) in held["test"]]
+    )
+    misled = dataclasses.replace(data, labels=np.where(learned, 1 - data.labels, data.labels))
+    again = retraining.run(
+        plant.app, material(plant), misled, Options(epochs=30), Observer(),
+        name="r2", actor="ana", command="reticula retrain",
+    )  # fmt: skip
+    assert not again.decision.promote
+    assert "Not promoted" in again.decision.sentence
+    assert {version.version for version in plant.app.registry.all() if version.active} == {"1+r1"}
+    assert "1+r2" in {version.version for version in plant.app.registry.all()}
+
+
+@ON_SQLITE
+def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(plant: Plant, poor: Bundle, tmp_path: Path) -> None:
+    from tests.bundles import another_version
+
+    other = another_version(poor, tmp_path / "other", "9")
+
+    def meanwhile(stage: str) -> None:
+        if stage == "Comparing":
+            plant.app.registry.import_bundle(str(other.folder), actor="bob")
+            plant.app.registry.promote("tiny 9", actor="bob")
+
+    outcome = retraining.run(
+        plant.app, material(plant), tiny_data(), Options(), Observer(on_stage=meanwhile),
+        name="r1", actor="ana", command="",
+    )  # fmt: skip
+    assert not outcome.decision.promote
+    assert "another model was made active" in outcome.decision.sentence
+    assert {version.version for version in plant.app.registry.all() if version.active} == {"9"}
+
+
+def test_no_patient_ever_changes_sides(poor: Bundle) -> None:
+    sides = Sides.of(poor)
+    recorded = poor.description.data["patients_by_side"]
+    old = {patient: sides.side(patient) for patient in set(tiny_data().patients.tolist())}
+    for patient, side in old.items():
+        assert patient_hash(patient) in recorded[side]
+    new = {f"new-{number}": sides.side(f"new-{number}") for number in range(400)}
+    assert {f"new-{number}": sides.side(f"new-{number}") for number in range(400)} == new
+    parts = [sum(side == name for side in new.values()) / 400 for name in ("test", "validation", "training")]
+    assert parts == pytest.approx([0.2, 0.15, 0.65], abs=0.06)
+    grown = labelled_slices(
+        {
+            "UIP": {**patients(("UIP",), 24)["UIP"], **{f"new-{n}": 2 for n in range(200)}},
+            "NSIP": {**patients(("NSIP",), 24)["NSIP"], **{f"new-{n}": 2 for n in range(200, 400)}},
+        },
+        size=4,
+    )
+    parted = split(grown, sides)
+    names = [set(grown.patients[part].tolist()) for part in (parted.training, parted.validation, parted.test)]
+    assert not names[0] & names[2]
+    assert not names[1] & names[2]
+    assert {patient for patient, side in old.items() if side == "test"} <= names[2]
+    counted = summary(grown, sides)
+    assert counted["test"]["UIP"]["slices"] + counted["test"]["NSIP"]["slices"] == len(parted.test)
+
+
+def test_without_enough_held_out_patients_nobody_is_promoted(poor: Bundle) -> None:
+    data = tiny_data()
+    few = np.flatnonzero(np.isin(data.patients, ["UIP-0", "NSIP-0"]))
+    decision = decide_promotion(poor, poor, data, few)
+    assert not decision.promote
+    assert "2 patients are held out, 5 are needed" in decision.sentence
+    one_class = np.flatnonzero(data.kinds == "UIP")
+    assert "none of them NSIP" in decide_promotion(poor, poor, data, one_class).sentence
+    same = decide_promotion(poor, poor, data, np.arange(len(data)))
+    assert (same.promote, same.gain) == (False, (0.0, 0.0, 0.0))
+
+
+def test_nobody_to_hold_out_or_to_learn_from_is_refused(poor: Bundle) -> None:
+    learned_from_all = Sides({patient_hash(name): "training" for name in set(tiny_data().patients.tolist())})
+    with pytest.raises(DatasetError, match="No patient is held out"):
+        split(tiny_data(), learned_from_all)
+    all_held = Sides({patient_hash(name): "test" for name in set(tiny_data().patients.tolist())})
+    with pytest.raises(DatasetError, match="may be learned from"):
+        split(tiny_data(), all_held)
+
+
+def test_labels_are_checked_before_any_is_stored(database: Database, tmp_path: Path) -> None:
+    for uid in ("1.2.3", "1.2.4"):
+        add_series(database, uid)
+    assert labels.store(database, [GivenLabel("1.2.3", "piu")], author="ana") == 1
+    with pytest.raises(WorkerError, match="is none of UIP"):
+        labels.store(database, [GivenLabel("1.2.4", "UIP"), GivenLabel("1.2.3", "COPD")], author="ana")
+    table = tmp_path / "labels.csv"
+    table.write_text("series_uid;label\n1.2.4;NSIP\n1.2.9;UIP\n", encoding="utf-8")
+    with pytest.raises(WorkerError, match=r"line 3: There is no series 1\.2\.9"):
+        labels.store(database, labels.read_table(table), author="ana")
+    with database.read() as session:
+        assert labels.current(session) == {"1.2.3": "UIP"}
+    table.write_text("series_uid,label\n1.2.4,normal\n1.2.3,NSIP\n", encoding="utf-8-sig")
+    assert labels.store(database, labels.read_table(table), author="bob") == 2
+    with database.read() as session:
+        assert labels.current(session) == {"1.2.3": "NSIP", "1.2.4": "normal"}
+    for content in ("", "uid,label\n1,UIP\n"):
+        table.write_text(content, encoding="utf-8")
+        with pytest.raises(WorkerError, match="columns series_uid and label"):
+            labels.read_table(table)
+
+
+def test_labelled_exams_come_from_the_spool_with_their_patient(
+    plant: Plant, phantoms: tuple[Path, list[PhantomExam]]
+) -> None:
+    folder, exams = phantoms
+    for exam in exams:
+        plant.receive(*sorted((folder / exam.folder).glob("*.dcm")), age=60)
+    plant.sweep.tick()
+    add_series(plant.database, "1.2.77")
+    given = [*(GivenLabel(exam.series_uid, exam.label) for exam in exams), GivenLabel("1.2.77", "UIP")]
+    labels.store(plant.database, given, author="ana")
+    gathered = retraining.gather(plant.app, Options())
+    assert {(source.label, source.patient) for source in gathered.labelled} == {
+        (exam.label, exam.patient_id) for exam in exams
+    }
+    assert [uid for uid, _why in gathered.unusable] == ["1.2.77"]
+    said: list[str] = []
+    data = retraining.read(gathered, said.append)
+    assert set(data.patients.tolist()) == {exam.patient_id for exam in exams}
+    assert data.images.shape[1:] == (SIZE, SIZE)
+    assert any("1.2.77" in sentence for sentence in said)
+
+
+def test_without_labels_and_base_there_is_nothing_to_learn_from(plant: Plant, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="nothing to learn from"):
+        retraining.gather(plant.app, Options())
+    with pytest.raises(DatasetError, match="does not exist"):
+        retraining.gather(plant.app, Options(dataset=tmp_path / "none"))
+
+
+def test_runs_are_claimed_once_kept_and_taken_back(database: Database) -> None:
+    options = Options(dataset=Path("/srv/base"))
+    number = training_runs.request(database, options.as_json(), actor="ana")
+    with pytest.raises(WorkerError, match="under way"):
+        training_runs.request(database, options.as_json(), actor="bob")
+    held = training_runs.claim(database, number)
+    assert held is not None
+    assert Options.from_json(held.options) == options
+    assert training_runs.claim(database, number) is None
+    training_runs.progress(database, held, "By patient, epoch 3 done", 4, 9)
+    assert training_runs.release_expired(database) == 0
+    for attempt in range(2, training_runs.MAX_ATTEMPTS + 1):
+        with database.write() as session:
+            session.get_one(TrainingRun, number).lease_until = now()
+        assert training_runs.release_expired(database) == 1
+        with pytest.raises(LeaseLostError):
+            training_runs.progress(database, held, "too late", None, None)
+        again = training_runs.claim(database, number)
+        assert again is not None
+        assert again.attempts == attempt
+    training_runs.give_back(database, number, "It was stopped.", counts=False)
+    stopped = training_runs.claim(database)
+    assert stopped is not None
+    assert stopped.attempts == training_runs.MAX_ATTEMPTS
+    training_runs.give_back(database, number, "The process ended with -9.", counts=True)
+    with database.read() as session:
+        (run,) = training_runs.listed(session)
+        shown = training_runs.as_json(run)
+    assert shown["state"] == RunState.FAILED
+    assert "ended with -9" in shown["outcome"]
+    assert dataclasses.is_dataclass(held)

@@ -1,0 +1,196 @@
+"""Figures of predictions against values worked out by hand or by other means."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.metrics import brier_score_loss
+
+from models.familiarity import Familiarity, load_familiarity
+from models.verdict import OperatingPoint
+from training.calibration import (
+    abstention_curve,
+    choose_operating_point,
+    expected_calibration_error,
+    fit_temperature,
+)
+from training.familiarity import fit_familiarity
+from training.metrics import area_under_curve, brier_scores, exam_figures, slice_accuracy, slice_figures, with_interval
+from training.predictions import Predictions
+
+
+def said(
+    probabilities: list[float],
+    kinds: list[str],
+    patients: list[str] | None = None,
+    distances: list[float] | None = None,
+) -> Predictions:
+    """Return predictions of UIP with these probabilities."""
+    uip = np.clip(np.array(probabilities, dtype=np.float64), 1e-9, 1 - 1e-9)
+    names = np.array(patients or [f"p{index}" for index in range(len(kinds))])
+    return Predictions(
+        classes=("UIP", "NSIP"),
+        logits=np.log(np.stack([uip, 1 - uip], axis=1)),
+        distances=np.array(distances or [1.0] * len(kinds)),
+        indices=np.arange(len(kinds)),
+        labels=np.array([{"UIP": 0, "NSIP": 1}.get(kind, -1) for kind in kinds]),
+        kinds=np.array(kinds),
+        patients=names,
+        exams=names,
+    )
+
+
+def test_slice_figures_by_hand() -> None:
+    # UIP: 3 right of 4; NSIP: 1 right of 2; a background slice counts nowhere.
+    figures = slice_figures(
+        said([0.9, 0.8, 0.7, 0.4, 0.2, 0.6, 0.99], ["UIP"] * 4 + ["NSIP"] * 2 + ["normal"]), temperature=1.0
+    )
+    assert figures["slices"] == 6
+    assert figures["accuracy"]["value"] == pytest.approx(4 / 6, abs=1e-4)
+    assert figures["balanced_accuracy"]["value"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert figures["confusion"] == [[3, 1], [1, 1]]
+    assert figures["sensitivity"] == {"UIP": 0.75, "NSIP": 0.5}
+    assert figures["specificity"] == {"UIP": 0.5, "NSIP": 0.75}
+    # Pairs of a UIP and an NSIP slice with the UIP one above: all 4 against 0.2, 3 against 0.6.
+    assert figures["auc"]["value"] == pytest.approx(7 / 8)
+    expected = np.mean([0.1**2, 0.2**2, 0.3**2, 0.6**2, 0.2**2, 0.6**2])
+    assert figures["brier"]["value"] == pytest.approx(expected, abs=1e-4)
+    json.dumps(figures, allow_nan=False)
+
+
+def test_brier_scores_are_those_of_the_library() -> None:
+    rng = np.random.default_rng(0)
+    probability, labels = rng.random(50), rng.integers(0, 2, 50)
+    ours = brier_scores(np.stack([1 - probability, probability], axis=1), labels)
+    assert ours.mean() == pytest.approx(brier_score_loss(labels, probability))
+
+
+def test_a_missing_class_gives_null_and_no_crash() -> None:
+    figures = slice_figures(said([0.9, 0.2], ["UIP", "UIP"]), 1.0)
+    assert figures["auc"] == {"value": None, "low": None, "high": None}
+    assert figures["sensitivity"] == {"UIP": 0.5, "NSIP": None}
+    json.dumps(figures, allow_nan=False)
+
+
+def test_calibration_error_by_hand() -> None:
+    # 10 slices at 0.95, 8 right; 10 at 0.62, 5 right.
+    certain = np.array([[0.95, 0.05]] * 10 + [[0.62, 0.38]] * 10)
+    labels = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 5)
+    assert expected_calibration_error(certain, labels) == pytest.approx(0.5 * 0.15 + 0.5 * 0.12)
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(1)
+    honest = rng.normal(0, 1.5, (4000, 1)) * np.array([[1.0, -1.0]])
+    labels = (rng.random(4000) > np.exp(log_softmax(honest, axis=1))[:, 0]).astype(int)
+    overconfident = said([0.5] * 4000, ["UIP"] * 4000)
+    shouted = Predictions(
+        overconfident.classes, honest * 3, overconfident.distances, overconfident.indices, labels,
+        np.array(["UIP", "NSIP"])[labels], overconfident.patients, overconfident.exams,
+    )  # fmt: skip
+    temperature = fit_temperature(shouted)
+    assert temperature == pytest.approx(3, rel=0.1)
+    before = expected_calibration_error(shouted.probabilities(), labels)
+    assert expected_calibration_error(shouted.probabilities(temperature), labels) < before / 3
+
+
+def test_intervals_are_by_patient_not_by_slice() -> None:
+    # Two patients a class, one of them all wrong: by slice the interval would be narrow.
+    kinds = ["UIP"] * 200 + ["NSIP"] * 200
+    patients = ["a"] * 100 + ["b"] * 100 + ["c"] * 100 + ["d"] * 100
+    figure = with_interval(said([0.9] * 100 + [0.1] * 100 + [0.1] * 200, kinds, patients), slice_accuracy)
+    assert figure.value == 0.75
+    assert figure.low == 0.5
+    assert figure.high == 1.0
+
+
+def test_a_perfect_figure_of_few_patients_does_not_claim_certainty() -> None:
+    figure = with_interval(said([0.9] * 4 + [0.1] * 4, ["UIP"] * 4 + ["NSIP"] * 4), slice_accuracy)
+    assert (figure.value, figure.high) == (1.0, 1.0)
+    assert figure.low == pytest.approx(0.025 ** (1 / 8), abs=1e-6)  # Clopper and Pearson, 8 of 8
+    assert with_interval(said([0.9], ["UIP"]), slice_accuracy).low is None
+
+
+def test_exam_figures_count_abstentions_and_background() -> None:
+    predictions = said([0.9, 0.55, 0.1, 0.95, 0.9], ["UIP", "UIP", "NSIP", "NSIP", "normal"], distances=[1, 1, 1, 1, 9])
+    figures = exam_figures(predictions, 1.0, OperatingPoint(commit=0.6, min_slices=1, max_distance=2.0))
+    assert figures["exams"] == 4
+    assert figures["coverage"]["value"] == 0.75
+    assert figures["accuracy_of_decided"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert figures["confusion"] == [[1, 0, 1], [1, 1, 0]]
+    assert figures["background_indeterminate"]["value"] == 1.0
+
+
+def test_the_operating_point_keeps_clear_of_what_it_must_not_name() -> None:
+    kinds = ["UIP"] * 10 + ["NSIP"] * 10 + ["normal"] * 10
+    certain = [0.9] * 10 + [0.1] * 10 + [0.66] * 10
+    point = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [1.1] * 10), 1.0)
+    assert 0.70 < point.commit < 0.88
+    assert point.max_distance == 1.0
+    lax = choose_operating_point(said(certain[:20], kinds[:20]), 1.0)
+    assert 0.6 <= lax.commit < 0.9
+    assert choose_operating_point(said([0.9, 0.1], ["UIP", "NSIP"]), 1.0).max_distance is None
+
+
+def test_coverage_falls_and_accuracy_rises_along_the_abstention_curve() -> None:
+    rows = abstention_curve(said([0.99, 0.9, 0.55, 0.45, 0.1], ["UIP", "UIP", "NSIP", "NSIP", "NSIP"]), 1.0)
+    coverages = [coverage for _commit, coverage, _accuracy in rows]
+    assert coverages == sorted(coverages, reverse=True)
+    assert rows[0][2] < rows[-1][2] == 1.0
+
+
+def test_the_area_is_that_of_pairs() -> None:
+    predictions = said([0.9, 0.3, 0.5, 0.1], ["UIP", "UIP", "NSIP", "NSIP"])
+    assert area_under_curve(predictions.logits, predictions.labels) == 0.75
+    three = np.eye(3)[[0, 1, 2, 2]] * 5
+    assert area_under_curve(three, np.array([0, 1, 2, 2])) == 1.0
+    assert np.isnan(area_under_curve(three, np.array([0, 1, 1, 1])))
+
+
+def test_distances_tell_strangers_from_the_exams_of_training(tmp_path: object) -> None:
+    rng = np.random.default_rng(0)
+    centres = np.zeros((2, 40))
+    centres[1, 0] = 10
+
+    def exam(label: int, slices: int = 6) -> Any:
+        return (centres[label] + rng.normal(0, 1, 40) + rng.normal(0, 2, (slices, 40))).astype(np.float32)
+
+    shown = [exam(number % 2) for number in range(60)]
+    features = np.concatenate(shown)
+    labels = np.repeat(np.arange(60) % 2, 6)
+    exams = np.repeat([f"e{number}" for number in range(60)], 6)
+    familiarity = fit_familiarity(features, labels, exams)
+    usual = [familiarity.distance(exam(number % 2)) for number in range(40)]
+    stranger = exam(0)
+    stranger[:, 20] += 25
+    between = exam(0)
+    between[:, 0] += 5
+    assert 0.7 < np.median(usual) < 2
+    assert familiarity.distance(stranger) > 2 * max(usual)
+    assert familiarity.distance(between) > np.median(usual)
+    assert isinstance(familiarity, Familiarity)
+
+
+def test_distances_come_back_from_disk(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from models.errors import BundleError
+
+    file = Path(str(tmp_path)) / "familiarity.npz"
+    features = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    made = fit_familiarity(features, np.arange(12) % 2, np.array([f"e{n // 2}{n % 2}" for n in range(12)]))
+    made.save(file)
+    assert load_familiarity(file).distance(features) == pytest.approx(made.distance(features))
+    file.write_bytes(b"garbage")
+    with pytest.raises(BundleError):
+        load_familiarity(file)
+
+
+def test_temperature_does_not_sharpen_what_must_stay_undecided() -> None:
+    # Named slices alone would ask for a temperature near 0.
+    named = said([0.8] * 50 + [0.2] * 50, ["UIP"] * 50 + ["NSIP"] * 50)
+    with_background = said([0.8] * 50 + [0.2] * 50 + [0.6] * 100, ["UIP"] * 50 + ["NSIP"] * 50 + ["normal"] * 100)
+    assert fit_temperature(named) < 0.3
+    assert 0.4 < fit_temperature(with_background) < 1.0

@@ -1,0 +1,137 @@
+"""`card.md`: what a bundle was trained on, what its figures are worth, and what it is not for."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from models.bundle import Description
+
+INTENDED_USE = (
+    "Decision support for radiologists who read chest CT of patients with systemic sclerosis: it names the pattern, "
+    "UIP or NSIP, that the slices of an axial chest CT show. It is no diagnosis and no medical device; nobody is to be "
+    "treated by its word alone."
+)
+
+
+def write_card(description: Description, limits: str) -> str:
+    """Return the card in Markdown."""
+    point, data = description.operating_point, description.data
+    distance = "any distance" if point.max_distance is None else f"a distance up to {point.max_distance:.2f}"
+    sentence = description.metrics.get("sentence")
+    sentence = f"\n{sentence}\n" if sentence else ""
+    interrupted = (
+        "\nThe run was interrupted by hand; the best epoch until then was kept.\n"
+        if description.metrics.get("interrupted")
+        else ""
+    )
+    return f"""# {description.name} {description.version}
+
+{description.architecture}, classes {", ".join(description.class_names)}, started from {data["started_from"]}, learned
+{data["learned"]}.
+{interrupted}
+## Intended use
+
+{INTENDED_USE}
+
+## Limits
+
+{limits}
+
+## Data
+
+| class | slices | series | patients |
+| --- | --- | --- | --- |
+{_classes(data)}
+
+Of these, {data["slices_used"]} slices were used; {data["views"]}.
+{data["left_out"]} files or folders were left out. Fingerprint `{data["fingerprint"]}`.
+
+## Figures
+
+{_figures(description.metrics)}
+{sentence}
+Intervals are of 95 %, over whole patients where not said otherwise. Exams: as the model would report them, with its
+right to abstain.
+
+## When it commits itself
+
+An exam gets a verdict with {point.min_slices} classified slices or more, a mean probability of {point.commit:.0%} or
+more, and {distance} from the exams of training; otherwise it is `indeterminate`. Probabilities were scaled with
+temperature {description.temperature:.2f}. Both were chosen on {_main(description)["calibrated_on"]}.
+
+## Pictures
+
+`figures/`: synthetic images, learning curves, ROC, reliability, confusion, abstention, and the most wrong slices (which
+show patients, unnamed).
+
+## Made by
+
+`{description.command}` (torch {torch.__version__}, {os.cpu_count()} processors)
+"""
+
+
+def _main(description: Description) -> Mapping[str, Any]:
+    """The figures of the protocol that made the bundle."""
+    main: Mapping[str, Any] = description.metrics[description.metrics["protocol"]]
+    return main
+
+
+def _classes(data: Mapping[str, Any]) -> str:
+    rows = [f"| {row['name']} | {row['slices']} | {row['series']} | {row['patients']} |" for row in data["classes"]]
+    return "\n".join(rows)
+
+
+def _figures(metrics: Mapping[str, Any]) -> str:
+    names = {"study": "by slice (the study's)", "patient": "by patient"}
+    lines = ["| | " + " | ".join(names[name] for name in names if name in metrics) + " |"]
+    measured = [metrics[name] for name in names if name in metrics]
+    lines.append("| --- |" + " --- |" * len(measured))
+    rows = {
+        "split": [each["split"] for each in measured],
+        "networks trained": [str(each["folds"]) for each in measured],
+        "training / validation images, test slices": [
+            f"{each['training_images']} / {each['validation_images']}, {each['test_slices']}" for each in measured
+        ],
+        "training accuracy": [percent(each["training_accuracy"]) for each in measured],
+        "validation accuracy": [percent(each["validation_accuracy"]) for each in measured],
+        "**test accuracy of slices**": [f"**{interval(each['slices']['accuracy'])}**" for each in measured],
+        "balanced accuracy": [interval(each["slices"]["balanced_accuracy"]) for each in measured],
+        "area under the ROC curve": [interval(each["slices"]["auc"], part=True) for each in measured],
+        "Brier score": [interval(each["slices"]["brier"], part=True) for each in measured],
+        "calibration error before / after scaling": [
+            f"{each['slices']['calibration_error_before']:.3f} / {each['slices']['calibration_error']:.3f}"
+            for each in measured
+        ],
+        "sensitivity of slices": [_by_class(each["slices"]["sensitivity"]) for each in measured],
+        "exams with a verdict": [interval(each["exams"]["coverage"]) for each in measured],
+        "exams right, of those": [interval(each["exams"]["accuracy_of_decided"]) for each in measured],
+        "exams of no class left indeterminate": [
+            interval(each["exams"]["background_indeterminate"]) for each in measured
+        ],
+    }
+    lines.extend(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """Return a part of one in percent."""
+    return "none" if value is None else f"{value:.1%}"
+
+
+def interval(figure: Mapping[str, float | None] | None, *, part: bool = False) -> str:
+    """Return a figure with its interval, in percent or, with `part`, as it is."""
+    if figure is None or figure["value"] is None:
+        return "none"
+
+    def show(value: float | None) -> str:
+        return "?" if value is None else f"{value:.3f}" if part else f"{value:.1%}"
+
+    if figure["low"] is None:
+        return show(figure["value"])
+    return f"{show(figure['value'])} ({show(figure['low'])} to {show(figure['high'])})"
+
+
+def _by_class(values: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {percent(value)}" for name, value in values.items())

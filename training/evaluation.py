@@ -1,0 +1,103 @@
+"""A bundle as it serves, on labelled slices: figures, and whether they may be believed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.classifier import Classifier, SliceOutput
+from training.calibration import abstention_curve
+from training.dataset import BACKGROUND, LabelledSlices
+from training.errors import TrainingError
+from training.metrics import exam_figures, slice_figures
+from training.predictions import Predictions, predictions
+from training.recipe import patient_hashes
+
+_SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures of slices and exams. warnings: sentences on why they may say less than they seem to."""
+
+    bundle: Bundle
+    predictions: Predictions
+    slices: dict[str, Any]
+    exams: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures as scripts read them."""
+        description = self.bundle.description
+        return {
+            "model": f"{description.name} {description.version}",
+            "bundle_sha256": self.bundle.sha256,
+            "patients": len(set(self.predictions.patients.tolist())),
+            "slices": self.slices,
+            "exams": self.exams,
+            "abstention_curve": abstention_curve(self.predictions, description.temperature),
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate(
+    bundle: Bundle, data: LabelledSlices, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Evaluated:
+    """Classify the slices as the worker would, and compare. Raises TrainingError where the classes are others."""
+    description = bundle.description
+    if not (data.labels != BACKGROUND).any():
+        raise TrainingError(
+            f"{description.name} {description.version} tells {', '.join(description.class_names)} apart, and no slice "
+            "of the data set has one of these classes."
+        )
+    said = classify(bundle, data, progress)
+    point = description.operating_point
+    return Evaluated(
+        bundle=bundle,
+        predictions=said,
+        slices=slice_figures(said, description.temperature),
+        exams=exam_figures(said, description.temperature, point),
+        warnings=tuple(_warnings(bundle, data)),
+    )
+
+
+def classify(
+    bundle: Bundle,
+    data: LabelledSlices,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    only: NDArray[np.int64] | None = None,
+) -> Predictions:
+    """Return what the bundle says of every slice, or of `only` some, through the network that serves."""
+    classifier = Classifier(bundle)
+    indices = np.arange(len(data)) if only is None else only
+    outputs: list[SliceOutput] = []
+    for _key, output in classifier.stream((None, data.images[index]) for index in indices):
+        outputs.append(output)
+        progress(len(outputs), len(indices))
+    probabilities = np.array([output.probabilities for output in outputs])
+    distances = np.zeros(len(indices))
+    exams = data.exams[indices]
+    for exam in set(exams.tolist()):
+        rows = np.flatnonzero(exams == exam)
+        distances[rows] = classifier.decide(outputs[row] for row in rows).distance
+    # The network divides its logits by the temperature; what is left is known but for a constant.
+    logits = np.log(np.maximum(probabilities, _SMALLEST)) * bundle.description.temperature
+    return predictions(data, indices, logits, distances)
+
+
+def _warnings(bundle: Bundle, data: LabelledSlices) -> Iterator[str]:
+    sides = bundle.description.data.get("patients_by_side", {})
+    learned = {*sides.get("training", ()), *sides.get("validation", ())}
+    known = learned.intersection(patient_hashes(data.patients))
+    if known:
+        yield (
+            f"The model has learned from {len(known)} of the {len(set(data.patients.tolist()))} patients: these "
+            "figures flatter."
+        )
+    patients = len(set(data.patients.tolist()))
+    if patients < 20:
+        yield f"With {patients} patients these figures say little."

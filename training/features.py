@@ -1,0 +1,180 @@
+"""What a frozen network says of each view of a slice, computed once and kept on disk by content.
+
+fp32, BatchNorm and dropout as at work. A file is named by a hash of network, slice and view: what changed is
+computed anew, and two runs share what they have in common.
+"""
+
+import hashlib
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.architectures import HounsfieldClassifier, split_last_layer
+from models.export import feature_network
+from models.inference import CompiledNetwork
+from models.preprocessing import Preprocessing
+from training.dataset import LabelledSlices
+from training.views import View, render
+
+Features = NDArray[np.float32]
+_AHEAD = 8
+_TRIES = 4
+_GPU_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """A view of a slice: its index in the data set, and what is done to it."""
+
+    index: int
+    view: View
+
+
+class Extractor(Protocol):
+    """Computes features; `name` tells its arithmetic from another's."""
+
+    name: str
+
+    def run(self, images: Iterable[NDArray[np.int16]]) -> Iterator[Features]:
+        """Yield the features of slices (size, size) in HU, in their order."""
+        ...
+
+
+class CpuExtractor:
+    """OpenVINO in fp32."""
+
+    name = "openvino f32"
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        self._network = CompiledNetwork(feature_network(network, preprocessing), {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(self, images: Iterable[NDArray[np.int16]]) -> Iterator[Features]:
+        """Yield the features of slices."""
+        for _key, (features,) in self._network.stream((None, image) for image in images):
+            yield features
+
+
+class GpuExtractor:
+    """torch on a GPU, fp32."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.name = f"torch {device.type} f32"
+        self._device = device
+        self._model = HounsfieldClassifier(network, preprocessing, frozen=True).to(device).eval()
+
+    def run(self, images: Iterable[NDArray[np.int16]]) -> Iterator[Features]:
+        """Yield the features of slices."""
+        waiting = iter(images)
+        while batch := list(islice(waiting, _GPU_BATCH)):
+            hounsfield = torch.from_numpy(np.stack(batch)).float()[:, None].to(self._device)
+            with torch.inference_mode():
+                yield from self._model.features(hounsfield).cpu().numpy()
+
+
+class FeatureCache:
+    """Features of one network on disk. Broken or foreign files are computed again."""
+
+    def __init__(
+        self, folder: Path, data: LabelledSlices, network: nn.Module, preprocessing: Preprocessing, device: torch.device
+    ) -> None:
+        self._data = data
+        self._network = network
+        self._preprocessing = preprocessing
+        self._device = device
+        self._extractor: Extractor | None = None
+        self._identity = _identity(network, preprocessing, device)
+        self._folder = folder / self._identity[:16]
+
+    def missing(self, requests: Iterable[Request]) -> list[Request]:
+        """Return the requests that are not on disk yet."""
+        return [request for request in dict.fromkeys(requests) if not self._file(request).is_file()]
+
+    def extractor(self) -> Extractor:
+        """Return what computes the features, made when it is first asked for."""
+        if self._extractor is None:
+            if self._device.type == "cpu":
+                self._extractor = CpuExtractor(self._network, self._preprocessing)
+            else:
+                self._extractor = GpuExtractor(self._network, self._preprocessing, self._device)
+        return self._extractor
+
+    def seconds_a_view(self, tried: Sequence[Request]) -> float:
+        """Return how long the features of a view take, after a first one to warm up."""
+        images = [self._render(request) for request in tried]
+        list(self.extractor().run(images))
+        started = time.monotonic()
+        list(self.extractor().run(images * _TRIES))
+        return (time.monotonic() - started) / (len(images) * _TRIES)
+
+    def compute(
+        self, requests: Sequence[Request], progress: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> None:
+        """Compute and keep what is missing. `progress` is told (done, total)."""
+        missing = self.missing(requests)
+        if not missing:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(1) as pool:
+            found = self.extractor().run(_ahead(pool, self._render, missing))
+            for done, (request, features) in enumerate(zip(missing, found, strict=True), start=1):
+                self._keep(request, features)
+                progress(done, len(missing))
+
+    def load(self, requests: Sequence[Request]) -> Features:
+        """Return the features (requests, features) of requests that were computed."""
+        rows = []
+        for request in requests:
+            try:
+                rows.append(np.load(self._file(request), allow_pickle=False))
+            except (OSError, ValueError, EOFError):  # taken away or broken meanwhile
+                self._file(request).unlink(missing_ok=True)
+                self.compute([request])
+                rows.append(np.load(self._file(request), allow_pickle=False))
+        return np.stack(rows)
+
+    def _render(self, request: Request) -> NDArray[np.int16]:
+        return render(self._data.images[request.index], request.view)
+
+    def _file(self, request: Request) -> Path:
+        view = hashlib.sha256(repr(request.view).encode()).hexdigest()
+        digest = self._data.digests[request.index]
+        return self._folder / digest[:2] / f"{digest[2:34]}-{view[:12]}.npy"
+
+    def _keep(self, request: Request, features: Features) -> None:
+        file = self._file(request)
+        file.parent.mkdir(exist_ok=True)
+        workshop = file.with_name(f".{uuid.uuid4().hex}.npy")
+        np.save(workshop, features)
+        workshop.replace(file)
+
+
+def _identity(network: nn.Module, preprocessing: Preprocessing, device: torch.device) -> str:
+    """Hash of everything that decides the features of an image."""
+    digest = hashlib.sha256(f"{type(network).__name__} {preprocessing} {device.type}".encode())
+    backbone, _head = split_last_layer(network)
+    for name, tensor in backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, make: Callable[[Request], NDArray[np.int16]], requests: Iterable[Request]
+) -> Iterator[NDArray[np.int16]]:
+    """Make images beside the caller, a few ahead of it; yield them in order."""
+    waiting = iter(requests)
+    futures = deque(pool.submit(make, request) for request in islice(waiting, _AHEAD))
+    while futures:
+        yield futures.popleft().result()
+        futures.extend(pool.submit(make, request) for request in islice(waiting, 1))

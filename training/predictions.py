@@ -1,0 +1,80 @@
+"""What a model said of slices that it had not learned from, with what is true of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from training.dataset import BACKGROUND, LabelledSlices
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Slices in the rows. logits (slices, classes); distances: of each slice's exam from the training exams.
+
+    indices: the slices in the data set that `labels`, `kinds`, `patients` and `exams` were taken from.
+    """
+
+    classes: tuple[str, ...]
+    logits: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    kinds: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    exams: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Return the probabilities (slices, classes) at a temperature."""
+        return np.asarray(softmax(self.logits / temperature, axis=1))
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Predictions":
+        """Return some of the rows."""
+        return Predictions(
+            self.classes,
+            self.logits[chosen],
+            self.distances[chosen],
+            self.indices[chosen],
+            self.labels[chosen],
+            self.kinds[chosen],
+            self.patients[chosen],
+            self.exams[chosen],
+        )
+
+    @property
+    def named(self) -> "Predictions":
+        """The slices that have a class, without the background."""
+        return self.rows(self.labels != BACKGROUND)
+
+
+def predictions(
+    data: LabelledSlices, indices: NDArray[np.int64], logits: NDArray[np.float64], distances: NDArray[np.float64]
+) -> Predictions:
+    """Return what was said of the slices with these indices."""
+    return Predictions(
+        data.classes,
+        logits,
+        distances,
+        indices,
+        data.labels[indices],
+        data.kinds[indices],
+        data.patients[indices],
+        data.exams[indices],
+    )
+
+
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several folds as one."""
+    first = parts[0]
+    return Predictions(
+        first.classes,
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("logits", "distances", "indices", "labels", "kinds", "patients", "exams")
+        ),
+    )

@@ -1,0 +1,70 @@
+"""`reticula evaluate`: a bundle as it serves, on labelled slices."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from worker import console
+from worker.commands import learning
+from worker.commands.context import application
+from worker.commands.learning import Dataset
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or an imported model by name.")],
+    dataset: Dataset,
+    output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and the figures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a model on labelled slices, by slice and by exam.
+
+    Example: reticula evaluate bundles/uip-nsip-2 exams/ --output evaluation
+    """
+    learning.need_torch()
+    from models.bundle import open_bundle
+    from training import evaluation
+    from training.figures import draw_evaluation
+    from training.sources import find_sources
+
+    folder = Path(bundle)
+    if not folder.is_dir():
+        registry = application().registry
+        with application().database.read() as session:
+            folder = registry.folder(registry.find(session, bundle))
+    opened = open_bundle(folder)
+    sources = find_sources(dataset)
+    with learning.shown_run() as (bars, observer):
+        size = opened.description.preprocessing.size
+        data = learning.read_dataset(sources, size, None, bars, classes=opened.description.class_names)
+        observer.on_stage("Classifying")
+        measured = evaluation.evaluate(opened, data, progress=observer.on_feature)
+    for warning in measured.warnings:
+        console.err.print(warning, markup=False)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        draw_evaluation(data, measured.predictions, opened.description.temperature, output)
+        text = json.dumps(measured.as_json(), indent=2, ensure_ascii=False)
+        (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        console.say_json(measured.as_json())
+        return
+    _show("slices", measured.slices)
+    _show("exams", measured.exams)
+
+
+def _show(title: str, figures: dict[str, Any]) -> None:
+    from training.card import interval, percent
+
+    table = Table(title, "")
+    for name, value in figures.items():
+        if isinstance(value, dict) and "value" in value:
+            shown = interval(value, part=name in ("auc", "brier"))
+        elif isinstance(value, dict):
+            shown = ", ".join(f"{each} {percent(part)}" for each, part in value.items())
+        else:
+            shown = str(value)
+        table.add_row(name.replace("_", " "), shown)
+    console.out.print(table)

@@ -1,0 +1,183 @@
+"""What the commands that train share: torch, the data set, options, and how a run is shown while it goes on."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from worker import console
+from worker.commands.context import application
+from worker.errors import WorkerError
+
+if TYPE_CHECKING:
+    from training.dataset import LabelledSlices
+    from training.fitting import Epoch
+    from training.recipe import Observer
+    from training.sources import Source
+
+# Without these, glibc gives the memory of every batch back to the system and asks for it again.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+_MANY_SKIPPED = 20
+Choice = TypeVar("Choice", bound=str)
+
+Dataset = Annotated[
+    Path, typer.Argument(help="Folder with UIP/ and NSIP/, CSV table (path, label, patient), or phantoms.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Start from this file (.safetensors, .pth), or a folder of files by architecture.")
+]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Start from random weights where there are none.")]
+FineTuneOption = Annotated[str, typer.Option(help="What learns: the last layer ('last') or everything ('all').")]
+BalanceOption = Annotated[
+    str, typer.Option(help="Classes of unequal size: 'undersample' to the smallest, 'weights', or 'none'.")
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(help="Parts of a cross-validation by patient; 1: a single split (default: by their number).", min=1),
+]
+Epochs = Annotated[int, typer.Option(help="Times through the data, at most.", min=1)]
+Batch = Annotated[int, typer.Option(help="Images in a step.", min=2)]
+LearningRate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+WeightDecay = Annotated[float, typer.Option(help="L2 penalty.")]
+SeedOption = Annotated[int, typer.Option(help="Makes a run repeatable.", min=0)]
+Size = Annotated[int, typer.Option(help="Side of the network's input in pixels.", min=32)]
+DeviceOption = Annotated[str, typer.Option(help="'auto' takes a GPU where there is one; 'cpu', 'cuda'.")]
+BackgroundOption = Annotated[
+    list[str] | None,
+    typer.Option("--background", help="A class that is never named: the model learns to be undecided about it."),
+]
+LIMITS = "Trained on the data below and on nothing else; the figures hold for patients like these."
+
+
+def chosen(value: str, allowed: Sequence[Choice], option: str) -> Choice:
+    """Return an option's value as one of those allowed; exits with 2 otherwise."""
+    for known in allowed:
+        if value == known:
+            return known
+    raise typer.BadParameter(f"{option} is {value!r}: it must be one of {', '.join(allowed)}.")
+
+
+def need_torch() -> None:
+    """Start again with a tuned allocator if that is missing. Raises WorkerError where torch is not installed."""
+    if not _ALLOCATOR.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**_ALLOCATOR, **os.environ})  # noqa: S606
+    if any(find_spec(name) is None for name in ("torch", "torchvision", "sklearn", "PIL")):
+        raise WorkerError("Training needs torch: install Reticula with the extra 'training', as the README says.")
+
+
+def command_line() -> str:
+    """Return how this command was called."""
+    return shlex.join(["reticula", *sys.argv[1:]])
+
+
+def feature_cache() -> Path:
+    """Return where features are kept."""
+    return application().settings.data_dir / "features"
+
+
+def weights_setting(weights: Path | None, *, from_scratch: bool) -> Path | None:
+    """Return where weights are taken from: the option, else the setting, unless random ones are asked for."""
+    if weights is not None or from_scratch:
+        return weights
+    return application().settings.training.weights
+
+
+def read_dataset(
+    sources: "Sequence[Source]",
+    size: int,
+    background: Sequence[str] | None,
+    bars: Bars,
+    classes: Sequence[str] | None = None,
+) -> "LabelledSlices":
+    """Read a data set under a progress bar, and say what was read and what was not."""
+    from models.preprocessing import Preprocessing
+    from training import dataset
+    from training.sources import CLASSES
+
+    for name in background or ():
+        chosen(name, CLASSES, "--background")
+    reading = bars.add_task("Reading", total=len(sources))
+    data = dataset.load(
+        sources,
+        Preprocessing(size=size),
+        background=background or (),
+        classes=classes,
+        threads=os.cpu_count() or 1,
+        progress=lambda done: bars.update(reading, completed=done),
+    )
+    for path, why in data.skipped[:_MANY_SKIPPED]:
+        console.err.print(f"Left out {path}: {why}", markup=False)
+    if len(data.skipped) > _MANY_SKIPPED:
+        console.err.print(f"Left out {len(data.skipped) - _MANY_SKIPPED} more.")
+    for patient in dataset.several_names(data):
+        console.err.print(f"Patient {patient} stands under more than one class.", markup=False)
+    table = Table("class", "slices", "series", "patients")
+    for count in data.counts():
+        background_mark = " (background)" if count.name not in data.classes else ""
+        table.add_row(count.name + background_mark, str(count.slices), str(count.series), str(count.patients))
+    console.err.print(table)
+    return data
+
+
+@dataclass
+class _Shown:
+    """The bar of what goes on now."""
+
+    bars: Bars
+    stage: str = ""
+
+    def __post_init__(self) -> None:
+        self.task = self.bars.add_task("Starting", total=None)
+
+    def on_stage(self, name: str) -> None:
+        self.stage = name
+        self.bars.reset(self.task, description=name, total=None)
+
+    def on_count(self, done: int, total: int) -> None:
+        self.bars.update(self.task, completed=done, total=total)
+
+    def on_epoch(self, epoch: "Epoch") -> None:
+        self.bars.reset(self.task, description=f"{self.stage}, epoch {epoch.number + 1}")
+        if epoch.number % 5 == 0 or epoch.number == 1:
+            console.err.print(
+                f"{self.stage}, epoch {epoch.number}: training loss {epoch.training_loss:.3f}, validation loss "
+                f"{_figure(epoch.validation_loss)}, accuracy {_figure(epoch.validation_accuracy)}"
+            )
+
+
+@contextmanager
+def shown_run() -> "Iterator[tuple[Bars, Observer]]":
+    """Show a run's stages, batches and epochs on stderr while the block runs."""
+    from training.fitting import Progress
+    from training.recipe import Observer
+
+    with console.progress() as bars:
+        shown = _Shown(bars)
+        yield (
+            bars,
+            Observer(
+                on_feature=shown.on_count,
+                progress=Progress(on_batch=shown.on_count, on_epoch=shown.on_epoch),
+                on_stage=shown.on_stage,
+            ),
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -1,0 +1,162 @@
+"""Retraining as the application does it: labelled exams and base data in, a candidate out, promoted if it is better."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.bundle import Bundle, open_bundle
+from training.sources import Source, find_sources
+from worker import exams, labels
+from worker.application import Application
+from worker.database import now
+from worker.errors import NotFoundError, WorkerError
+from worker.tables import ModelVersion
+
+if TYPE_CHECKING:
+    from training.dataset import LabelledSlices
+    from training.promotion import Decision
+    from training.recipe import Observer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a retraining is asked for. dataset: the base data, None for the setting."""
+
+    dataset: Path | None = None
+    fine_tune: str = "last"
+    epochs: int = 30
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the options as SQL keeps them."""
+        return {**self.__dict__, "dataset": None if self.dataset is None else str(self.dataset)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Options":
+        """Return what `as_json` wrote."""
+        dataset = content["dataset"]
+        return cls(None if dataset is None else Path(dataset), content["fine_tune"], content["epochs"])
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a retraining has to learn from. unusable: (series, why) of labelled exams that cannot be used."""
+
+    model: ModelVersion
+    bundle: Bundle
+    base: tuple[Source, ...]
+    labelled: tuple[Source, ...]
+    unusable: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a retraining."""
+
+    model: ModelVersion
+    decision: "Decision"
+
+
+def gather(application: Application, options: Options) -> Material:
+    """Collect base data and labelled exams. Raises WorkerError where there is nothing to start from."""
+    with application.database.read() as session:
+        model = application.registry.active(session)
+    if model is None:
+        raise WorkerError("There is no active model to retrain: import one with 'reticula models import'.")
+    dataset = options.dataset or application.settings.training.dataset
+    base = tuple(find_sources(dataset)) if dataset is not None else ()
+    labelled, unusable = _labelled(application)
+    if not base and not labelled:
+        raise WorkerError(
+            "There is nothing to learn from: label exams with 'reticula exams label', or name base data with --dataset."
+        )
+    return Material(model, open_bundle(application.registry.folder(model)), base, tuple(labelled), tuple(unusable))
+
+
+def read(
+    material: Material,
+    say: Callable[[str], None],
+    progress: Callable[[int], None] = lambda _done: None,
+) -> "LabelledSlices":
+    """Read what was gathered, for the network of the active model; `say` is told what was left out."""
+    from training.dataset import load
+
+    description = material.bundle.description
+    data = load(
+        [*material.base, *material.labelled],
+        description.preprocessing,
+        classes=description.class_names,
+        threads=os.cpu_count() or 1,
+        progress=progress,
+    )
+    for series_uid, why in material.unusable:
+        say(f"Labelled series {series_uid} is left out: {why}")
+    for path, why in data.skipped:
+        say(f"Left out {path}: {why}")
+    return data
+
+
+def run(
+    application: Application,
+    material: Material,
+    data: "LabelledSlices",
+    options: Options,
+    observer: "Observer",
+    *,
+    name: str,
+    actor: str,
+    command: str,
+) -> Outcome:
+    """Train a candidate, compare it, import it, promote it if it is better. A run of the same name is gone on with."""
+    from training.promotion import decide_promotion
+    from training.retraining import retrain
+
+    workplace = application.settings.data_dir / "training"
+    workplace.mkdir(parents=True, exist_ok=True, mode=0o750)
+    output = workplace / name
+    candidate, held_out = retrain(
+        material.bundle, data, output, application.settings.data_dir / "features",
+        version=f"{material.model.version.partition('+')[0]}+{name}",
+        fine_tune="all" if options.fine_tune == "all" else "last",
+        epochs=options.epochs, command=command, observer=observer,
+    )  # fmt: skip
+    observer.on_stage("Comparing")
+    decision = decide_promotion(material.bundle, candidate, data, held_out)
+    model = application.registry.import_bundle(str(output), actor=actor)
+    if decision.promote:
+        promoted = application.registry.promote_after(
+            model, expected=material.model, actor=actor, reason=decision.sentence
+        )
+        if not promoted:
+            decision = decision.withheld("Not promoted: another model was made active while this one was trained.")
+    shutil.rmtree(output, ignore_errors=True)
+    return Outcome(model, decision)
+
+
+def run_name() -> str:
+    """Return a name for a run that nobody queued."""
+    return f"{now():%Y%m%d-%H%M%S}"
+
+
+def _labelled(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:
+    """Return the labelled exams as sources, and those that cannot be used."""
+    sources: list[Source] = []
+    unusable: list[tuple[str, str]] = []
+    with application.database.read() as session:
+        for series_uid, label in labels.current(session).items():
+            try:
+                series = exams.latest(session, series_uid)
+            except (NotFoundError, WorkerError) as error:
+                unusable.append((series_uid, str(error)))
+                continue
+            paths = [path for path in exams.instance_paths(session, series, application.settings.data_dir)
+                     if path.is_file()]  # fmt: skip
+            if not series.patient_id:
+                unusable.append((series_uid, "it names no patient, so nobody knows on which side it belongs."))
+            elif not paths:
+                unusable.append((series_uid, "its files are not in the spool any more."))
+            else:
+                sources.append(Source(label, tuple(paths), pictures=False, patient=series.patient_id))
+    return sources, unusable

@@ -1,0 +1,200 @@
+"""Retrainings that were asked for: who runs one, how far it is, what came of it. SQL is the truth, as with exams."""
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy.orm import Session
+
+from worker import audit
+from worker.database import Database, now
+from worker.errors import LeaseLostError, WorkerError
+from worker.tables import TrainingRun
+
+LEASE = timedelta(minutes=10)
+MAX_ATTEMPTS = 3
+_LONGEST_OUTCOME = 1000
+
+
+class RunState(StrEnum):
+    """Where a retraining stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+UNDER_WAY = (RunState.QUEUED, RunState.RUNNING)
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A retraining that this process runs. attempts: how often it was begun, this time included."""
+
+    id: int
+    owner: str
+    options: dict[str, Any]
+    requested_by: str
+    attempts: int
+
+
+def request(database: Database, options: dict[str, Any], *, actor: str) -> int:
+    """Ask for a retraining; return its number. Raises WorkerError while another one is under way."""
+    with database.write() as session:
+        other = session.scalar(select(TrainingRun.id).where(TrainingRun.state.in_(UNDER_WAY)).limit(1))
+        if other is not None:
+            raise WorkerError(f"Retraining {other} is under way: wait until it is done ('reticula models list').")
+        run = TrainingRun(
+            state=RunState.QUEUED,
+            options=options,
+            requested_by=actor[:128],
+            requested_at=now(),
+            stage="waiting",
+        )
+        session.add(run)
+        session.flush()
+        audit.record(session, "retraining asked", str(run.id), actor=actor, **options)
+        return run.id
+
+
+def claim(database: Database, number: int | None = None) -> HeldRun | None:
+    """Take the run that waits longest, or the one with a number; None where there is none to take."""
+    owner = f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    with database.write() as session:
+        waiting = select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)
+        if number is not None:
+            waiting = waiting.where(TrainingRun.id == number)
+        chosen = session.scalar(waiting.order_by(TrainingRun.id).limit(1))
+        if chosen is None:
+            return None
+        taken = _update(
+            session,
+            update(TrainingRun)
+            .where(TrainingRun.id == chosen, TrainingRun.state == RunState.QUEUED)
+            .values(
+                state=RunState.RUNNING,
+                lease_owner=owner,
+                lease_until=now() + LEASE,
+                attempts=TrainingRun.attempts + 1,
+                stage="starting",
+            ),
+        )
+        if not taken:
+            return None
+        run = session.get_one(TrainingRun, chosen)
+        session.refresh(run)
+        return HeldRun(run.id, owner, run.options, run.requested_by, run.attempts)
+
+
+def progress(database: Database, held: HeldRun, stage: str, done: int | None, total: int | None) -> None:
+    """Say how far a run is, and keep it for another lease. Raises LeaseLostError."""
+    with database.write() as session:
+        values = {"stage": stage[:64], "done": done, "total": total, "lease_until": now() + LEASE}
+        if not _update(session, update(TrainingRun).where(*_mine(held)).values(**values)):
+            raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
+
+
+def finish(
+    database: Database,
+    held: HeldRun,
+    state: RunState,
+    outcome: str,
+    figures: dict[str, Any] | None = None,
+    model_id: int | None = None,
+) -> None:
+    """End a run with what came of it. Raises LeaseLostError."""
+    with database.write() as session:
+        values = {
+            "state": state,
+            "outcome": outcome[:_LONGEST_OUTCOME],
+            "figures": figures,
+            "model_id": model_id,
+            "stage": str(state),
+            "finished_at": now(),
+            "lease_owner": None,
+            "lease_until": None,
+        }
+        if not _update(session, update(TrainingRun).where(*_mine(held)).values(**values)):
+            raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
+        audit.record(session, f"retraining {state}", str(held.id), outcome=outcome[:_LONGEST_OUTCOME])
+
+
+def release_expired(database: Database) -> int:
+    """Take back what dead processes ran; it goes on from its last epoch. What died too often fails. Return how many."""
+    with database.write() as session:
+        expired = list(
+            session.scalars(
+                select(TrainingRun)
+                .where(TrainingRun.state == RunState.RUNNING, TrainingRun.lease_until < now())
+                .with_for_update(skip_locked=True)
+            )
+        )
+        for run in expired:
+            _take_back(run, "The process that trained died or hung.")
+        return len(expired)
+
+
+def give_back(database: Database, number: int, why: str, *, counts: bool) -> None:
+    """Take back a run whose process has ended without ending it; `counts`: as an attempt that went wrong."""
+    with database.write() as session:
+        run = session.get(TrainingRun, number)
+        if run is not None and run.state == RunState.RUNNING:
+            if not counts:
+                run.attempts -= 1
+            _take_back(run, why)
+
+
+def waiting(session: Session) -> Sequence[int]:
+    """Return the runs that nobody has taken."""
+    return session.scalars(select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)).all()
+
+
+def listed(session: Session) -> list[TrainingRun]:
+    """Return the runs that are under way or failed, and those that made a model, the newest first."""
+    return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc())))
+
+
+def as_json(run: TrainingRun) -> dict[str, Any]:
+    """Return a run as scripts read it."""
+    return {
+        "id": run.id,
+        "state": run.state,
+        "stage": run.stage,
+        "done": run.done,
+        "total": run.total,
+        "requested_by": run.requested_by,
+        "requested_at": run.requested_at.isoformat(),
+        "finished_at": None if run.finished_at is None else run.finished_at.isoformat(),
+        "outcome": run.outcome,
+        "figures": run.figures,
+    }
+
+
+def due_to_wake(stale_before: Any) -> Any:
+    """Return a condition for runs that wait and were not woken lately."""
+    return (TrainingRun.state == RunState.QUEUED) & or_(
+        TrainingRun.woken_at.is_(None), TrainingRun.woken_at < stale_before
+    )
+
+
+def _take_back(run: TrainingRun, why: str) -> None:
+    run.lease_owner = run.lease_until = run.woken_at = None
+    if run.attempts >= MAX_ATTEMPTS:
+        run.state, run.finished_at, run.outcome = RunState.FAILED, now(), f"{why} It was begun {run.attempts} times."
+    else:
+        run.state, run.stage = RunState.QUEUED, "waiting to go on"
+
+
+def _mine(held: HeldRun) -> tuple[Any, ...]:
+    return TrainingRun.id == held.id, TrainingRun.state == RunState.RUNNING, TrainingRun.lease_owner == held.owner
+
+
+def _update(session: Session, statement: Any) -> int:
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount
