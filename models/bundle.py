@@ -138,7 +138,9 @@ def seal_bundle(folder: Path, description: Description) -> Bundle:
         **asdict(description),
         "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
     }
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return open_bundle(folder)
 
 

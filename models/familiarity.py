@@ -4,6 +4,7 @@ After Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution 
 (NeurIPS 2018): the Mahalanobis distance to the nearest class centre, here of an exam's mean feature.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def load_familiarity(path: Path) -> Familiarity:
     """Read what `save` wrote. Raises BundleError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Familiarity(*(arrays[name] for name in _ARRAYS))
-    except (OSError, ValueError, KeyError) as error:
+            centres, axes, spread, rest = (arrays[name] for name in _ARRAYS)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} holds no training distances: {error}.") from error
+    shapes = centres.ndim == axes.ndim == 2 and spread.ndim == rest.ndim == 1
+    if not shapes or axes.shape != (centres.shape[1], len(spread)) or len(rest) != 1:
+        raise BundleError(f"{path} holds training distances whose shapes do not fit.")
+    if not all(np.isfinite(array).all() for array in (centres, axes, spread, rest)):
+        raise BundleError(f"{path} holds training distances that are no numbers.")
+    return Familiarity(centres, axes, spread, rest)

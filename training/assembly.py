@@ -22,7 +22,6 @@ def write_bundle(
     fitted: Fitted,
     data: LabelledSlices,
     measured: Sequence[Measured],
-    limits: str,
     *,
     seed: int,
     replace: bool = False,
@@ -38,8 +37,8 @@ def write_bundle(
         export_network(fitted.network, description.preprocessing, description.temperature, workshop)
         fitted.familiarity.save(workshop / FAMILIARITY)
         draw_training(data, measured[0].courses, seed, workshop / FIGURES)
-        draw_evaluation(data, measured[0].test, description.temperature, workshop / FIGURES)
-        (workshop / CARD).write_text(write_card(description, limits), encoding="utf-8")
+        draw_evaluation(data, measured[0].test, measured[0].scaled, workshop / FIGURES)
+        (workshop / CARD).write_text(write_card(description), encoding="utf-8")
         seal_bundle(workshop, description)
         if replace and output.exists():
             shutil.rmtree(output)

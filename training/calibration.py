@@ -64,20 +64,20 @@ def reliability(
     return rows
 
 
-def choose_operating_point(predictions: Predictions, temperature: float) -> OperatingPoint:
-    """Choose when the model commits itself, on exams that it did not learn from.
+def choose_operating_point(predictions: Predictions) -> OperatingPoint:
+    """Choose when the model commits itself, on exams that it did not learn from; the predictions are scaled already.
 
     max_distance: 95 % of the exams of a class lie within it, as split conformal prediction counts them (Papadopoulos
     et al., 2002). commit: the lowest probability from 60 % on, at which no more than 5 % of the verdicts are wrong, one
     on an exam of no class among them; where a higher one would decide the same exams, the middle of the gap.
     """
-    outcomes = exam_verdicts(predictions, temperature, OperatingPoint(commit=0.0))
+    outcomes = exam_verdicts(predictions, OperatingPoint(commit=0.0))
     named = [exam for exam in outcomes if exam.truth in predictions.classes]
     max_distance = None
     if len(named) >= _FEWEST_EXAMS:
         distances = sorted(exam.distance for exam in named)
         rank = min(len(distances), int(np.ceil((len(distances) + 1) * _FAMILIAR_PART)))
-        max_distance = round(distances[rank - 1], 4)
+        max_distance = float(np.ceil(distances[rank - 1] * 1e4) / 1e4)  # never below the exam that sets it
     familiar = [exam for exam in outcomes if max_distance is None or exam.distance <= max_distance]
     steps = [_step(familiar, float(commit)) for commit in np.arange(_LOWEST_COMMIT, _HIGHEST_COMMIT + 0.001, 0.01)]
     accepted = [step for step in steps if step.error <= _ACCEPTED_ERROR] or [min(steps, key=lambda step: step.error)]
@@ -101,9 +101,12 @@ def _step(exams: Sequence[ExamOutcome], commit: float) -> _Step:
     return _Step(commit, len(decided), wrong / len(decided) if decided else 0.0)
 
 
-def abstention_curve(predictions: Predictions, temperature: float) -> list[tuple[float, float, float]]:
-    """Return (commit, coverage, accuracy of the decided) of exams that have a class, as `commit` rises."""
-    named = exam_verdicts(predictions.named, temperature, OperatingPoint(commit=0.0))
+def abstention_curve(predictions: Predictions) -> list[tuple[float, float, float]]:
+    """Return (commit, coverage, accuracy of the decided) of exams that have a class, as `commit` rises.
+
+    The predictions are scaled already.
+    """
+    named = exam_verdicts(predictions.named, OperatingPoint(commit=0.0))
     rows = []
     for commit in np.arange(0.5, 1.0, 0.02):
         decided = [exam for exam in named if exam.certainty >= commit]

@@ -15,7 +15,7 @@ INTENDED_USE = (
 )
 
 
-def write_card(description: Description, limits: str) -> str:
+def write_card(description: Description) -> str:
     """Return the card in Markdown."""
     point, data = description.operating_point, description.data
     distance = "any distance" if point.max_distance is None else f"a distance up to {point.max_distance:.2f}"
@@ -37,7 +37,7 @@ def write_card(description: Description, limits: str) -> str:
 
 ## Limits
 
-{limits}
+{data["limits"]}
 
 ## Data
 
@@ -52,8 +52,8 @@ Of these, {data["slices_used"]} slices were used; {data["views"]}.
 
 {_figures(description.metrics)}
 {sentence}
-Intervals are of 95 %, over whole patients where not said otherwise. Exams: as the model would report them, with its
-right to abstain.
+Intervals are of 95 %: of slices by a bootstrap over whole patients, of exams exact binomial. Exams: as the model would
+report them on the slices that were used, with its right to abstain.
 
 ## When it commits itself
 

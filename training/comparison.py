@@ -14,12 +14,16 @@ from training.dataset import LabelledSlices
 from training.recipe import Run, Trained
 
 _ROUNDS = 3
+_INTERVALS = "Intervals are of 95 %: of slices by a bootstrap over whole patients, of exams exact binomial."
 _TIMED_SLICES = 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One architecture. seconds: of learning and judging, features included; size: of the bundle's network in bytes."""
+    """One architecture. seconds: of learning and judging; features_kept: whether they were on disk from before.
+
+    size: of the bundle's network in bytes.
+    """
 
     architecture: str
     start: str
@@ -28,6 +32,7 @@ class Row:
     patient: Mapping[str, Any] | None
     sentence: str | None
     seconds: float
+    features_kept: bool
     size: int
     slices_per_second: float
 
@@ -40,13 +45,26 @@ def compare(
     runs: Sequence[tuple[Callable[[], Run], Path]],
     on_trained: Callable[[Trained], None] = lambda _trained: None,
 ) -> list[Row]:
-    """Train each network and write its bundle; a network is made when its turn comes, and let go afterwards."""
-    rows = []
+    """Train each network and write its bundle; a network is made when its turn comes.
+
+    Ctrl-C ends the comparison; what was compared until then stays. Raises KeyboardInterrupt where nothing was.
+    """
+    rows: list[Row] = []
     for make, output in runs:
-        run = make()
-        started = time.monotonic()
-        trained = run.train(output)
-        seconds = time.monotonic() - started
+        try:
+            run = make()
+            kept = run.features_kept()
+            started = time.monotonic()
+            trained = run.train(output)
+            seconds = time.monotonic() - started
+        except KeyboardInterrupt:
+            if rows:
+                break
+            raise
+        if trained.bundle.description.metrics["interrupted"]:
+            if rows:
+                break
+            raise KeyboardInterrupt
         metrics = trained.bundle.description.metrics
         rows.append(
             Row(
@@ -57,12 +75,17 @@ def compare(
                 patient=metrics.get("patient"),
                 sentence=trained.sentence,
                 seconds=round(seconds, 1),
+                features_kept=kept,
                 size=trained.bundle.network.with_suffix(".bin").stat().st_size,
                 slices_per_second=round(slices_per_second(trained.bundle, run.data), 1),
             )
         )
         on_trained(trained)
     return rows
+
+
+def _kept(row: Row) -> str:
+    return ", features from before" if row.features_kept else ""
 
 
 def winner(rows: Sequence[Row]) -> Row:
@@ -136,11 +159,12 @@ def as_markdown(rows: Sequence[Row], command: str, data: LabelledSlices) -> str:
         "| network | trained in | size of the network | slices a second |",
         "| --- | --- | --- | --- |",
         *(
-            f"| {row.architecture} | {row.seconds:.0f} s | {row.size / 1e6:.1f} MB | {row.slices_per_second:.1f} |"
+            f"| {row.architecture} | {row.seconds:.0f} s{_kept(row)} | {row.size / 1e6:.1f} MB | "
+            f"{row.slices_per_second:.1f} |"
             for row in rows
         ),
         "",
-        f"Made by `{command}`. Intervals are of 95 %, over whole patients.",
+        f"Made by `{command}`. {_INTERVALS}",
         "",
     ]
     return "\n".join(lines)

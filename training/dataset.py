@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,17 +116,22 @@ def load(
     expected = [name for name in classes if name in kinds_found]
     skipped = list[tuple[Path, str]]()
     rows: list[tuple[str, str, str, tuple[int, ...], str]] = []
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, _Seen] = {}
+    holders: dict[str, str] = {}
     with tempfile.TemporaryFile() as file:
-        for done, source in enumerate(sources, start=1):
+        # What outweighs the rest is read first: the rest's own word for the same slices is passed over.
+        for done, source in enumerate(sorted(sources, key=lambda each: not each.outweighs), start=1):
             for row in _slices(source, preprocessing, threads, skipped):
                 content = row.image.tobytes()
                 digest = hashlib.sha256(content).hexdigest()
+                if holders.setdefault(row.exam, row.patient) != row.patient:
+                    raise DatasetError(f"The series of {row.origin} stands under two patients: one is wrong.")
                 if digest in seen:
-                    _check_same(row, source.label, *seen[digest])
+                    if not seen[digest].outweighs:
+                        _check_same(row, source.label, seen[digest])
                     skipped.append((row.origin, "the same slice was read before"))
                     continue
-                seen[digest] = source.label, row.patient
+                seen[digest] = _Seen(source.label, row.patient, row.origin, source.outweighs)
                 file.write(content)
                 rows.append((source.label, row.patient, row.exam, row.box, digest))
             progress(done)
@@ -151,10 +157,18 @@ def load(
     )
 
 
-def _check_same(row: _Row, label: str, known_label: str, known_patient: str) -> None:
-    if (label, row.patient) != (known_label, known_patient):
+@dataclass(frozen=True)
+class _Seen:
+    label: str
+    patient: str
+    origin: Path
+    outweighs: bool
+
+
+def _check_same(row: _Row, label: str, known: _Seen) -> None:
+    if (label, row.patient) != (known.label, known.patient):
         raise DatasetError(
-            f"{row.origin} stands as {label} of {row.patient} and as {known_label} of {known_patient}: one is wrong."
+            f"{row.origin} and {known.origin} are the same slice under two patients or classes: one is wrong."
         )
 
 
@@ -191,7 +205,7 @@ def _series(
         skipped.append((folder, str(error)))
         return
     skipped.extend(series.unreadable)
-    patient = source.patient or series.header.patient.patient_id
+    patient = unicodedata.normalize("NFC", source.patient or series.header.patient.patient_id)
     if not patient:
         raise DatasetError(
             f"The series in {folder} names no patient: without one nobody knows whose slices are on which side of a "
@@ -220,12 +234,12 @@ def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[
                     skipped.append((path, "has more than 8 bits, which says nothing of its window: give the DICOM"))
                     continue
                 grey = np.asarray(picture.convert("L"), dtype=np.float32)
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
             skipped.append((path, str(error)))
             continue
         hu = np.rint(low + grey / 255 * (high - low)).astype(np.int16)
         image = fit(hu, (1.0, 1.0), preprocessing.size)
-        patient = source.patient or path.parent.name
+        patient = unicodedata.normalize("NFC", source.patient or path.parent.name)
         yield _Row(patient, f"{patient} {path.parent.name}", image, (0, 0, *image.shape), path)
 
 

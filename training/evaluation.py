@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.classifier import Classifier, SliceOutput
 from training.calibration import abstention_curve
-from training.dataset import BACKGROUND, LabelledSlices
-from training.errors import TrainingError
+from training.dataset import LabelledSlices
 from training.metrics import exam_figures, slice_figures
+from training.outcomes import exam_verdicts
 from training.predictions import Predictions, predictions
-from training.recipe import patient_hashes
+from training.sides import Sides
 
 _SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
 
@@ -24,7 +24,8 @@ class Evaluated:
     """Figures of slices and exams. warnings: sentences on why they may say less than they seem to."""
 
     bundle: Bundle
-    predictions: Predictions
+    raw: Predictions
+    scaled: Predictions
     slices: dict[str, Any]
     exams: dict[str, Any]
     warnings: tuple[str, ...]
@@ -35,10 +36,10 @@ class Evaluated:
         return {
             "model": f"{description.name} {description.version}",
             "bundle_sha256": self.bundle.sha256,
-            "patients": len(set(self.predictions.patients.tolist())),
+            "patients": len(set(self.raw.patients.tolist())),
             "slices": self.slices,
             "exams": self.exams,
-            "abstention_curve": abstention_curve(self.predictions, description.temperature),
+            "abstention_curve": abstention_curve(self.scaled),
             "warnings": list(self.warnings),
         }
 
@@ -46,20 +47,16 @@ class Evaluated:
 def evaluate(
     bundle: Bundle, data: LabelledSlices, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Evaluated:
-    """Classify the slices as the worker would, and compare. Raises TrainingError where the classes are others."""
+    """Classify the slices as the worker would, and compare."""
     description = bundle.description
-    if not (data.labels != BACKGROUND).any():
-        raise TrainingError(
-            f"{description.name} {description.version} tells {', '.join(description.class_names)} apart, and no slice "
-            "of the data set has one of these classes."
-        )
-    said = classify(bundle, data, progress)
-    point = description.operating_point
+    raw = classify(bundle, data, progress)
+    scaled = raw.scaled(description.temperature)
     return Evaluated(
         bundle=bundle,
-        predictions=said,
-        slices=slice_figures(said, description.temperature),
-        exams=exam_figures(said, description.temperature, point),
+        raw=raw,
+        scaled=scaled,
+        slices=slice_figures(raw, scaled),
+        exams=exam_figures(exam_verdicts(scaled, description.operating_point), description.class_names),
         warnings=tuple(_warnings(bundle, data)),
     )
 
@@ -71,7 +68,7 @@ def classify(
     *,
     only: NDArray[np.int64] | None = None,
 ) -> Predictions:
-    """Return what the bundle says of every slice, or of `only` some, through the network that serves."""
+    """Return what the bundle says of every slice, or of `only` some, through the network that serves, not scaled."""
     classifier = Classifier(bundle)
     indices = np.arange(len(data)) if only is None else only
     outputs: list[SliceOutput] = []
@@ -90,14 +87,9 @@ def classify(
 
 
 def _warnings(bundle: Bundle, data: LabelledSlices) -> Iterator[str]:
-    sides = bundle.description.data.get("patients_by_side", {})
-    learned = {*sides.get("training", ()), *sides.get("validation", ())}
-    known = learned.intersection(patient_hashes(data.patients))
-    if known:
-        yield (
-            f"The model has learned from {len(known)} of the {len(set(data.patients.tolist()))} patients: these "
-            "figures flatter."
-        )
     patients = len(set(data.patients.tolist()))
+    known = Sides.of(bundle).learned_from(data.patients.tolist())
+    if known:
+        yield f"The model has learned from {known} of the {patients} patients: these figures flatter."
     if patients < 20:
         yield f"With {patients} patients these figures say little."

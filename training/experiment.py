@@ -13,6 +13,7 @@ from training.calibration import abstention_curve, choose_operating_point, fit_t
 from training.fitting import UNWATCHED, Course, Progress
 from training.learners import Fitted, Learner
 from training.metrics import Figure, exam_figures, slice_accuracy, slice_figures, with_interval
+from training.outcomes import ExamOutcome, exam_verdicts
 from training.predictions import Predictions, pooled
 from training.protocols import FEW_PATIENTS, Split
 
@@ -33,9 +34,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Measured:
-    """A protocol over all its splits. validation, test: what was said of whole slices that no network had learned from.
+    """A protocol over all its splits. test: what was said of whole slices that no network had learned from.
 
-    examples: views that one network learned from and was chosen by, and slices that it was tested on.
+    scaled, exams: the same after calibration. calibration: of the network that serves; a network of several is
+    calibrated for its own test without the patients in it. examples: views that one network learned from and was chosen
+    by, and slices that it was tested on.
     """
 
     protocol: Protocol
@@ -44,8 +47,9 @@ class Measured:
     training_accuracy: float
     validation_accuracy: float | None
     examples: tuple[int, int, int]
-    validation: Predictions | None
     test: Predictions
+    scaled: Predictions
+    exams: tuple[ExamOutcome, ...]
     calibration: Calibration
     calibrated_on: CalibratedOn
     seconds: float
@@ -62,7 +66,6 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures as they stand in `bundle.json`."""
-        temperature, point = self.calibration.temperature, self.calibration.operating_point
         training, validation, test = self.examples
         return {
             "split": "slices, patients on both sides" if self.protocol == "study" else "whole patients",
@@ -73,11 +76,11 @@ class Measured:
             "test_patients": len(set(self.test.patients.tolist())),
             "training_accuracy": round(self.training_accuracy, 4),
             "validation_accuracy": None if self.validation_accuracy is None else round(self.validation_accuracy, 4),
-            "temperature": temperature,
+            "temperature": self.calibration.temperature,
             "calibrated_on": self.calibrated_on,
-            "slices": slice_figures(self.test, temperature),
-            "exams": exam_figures(self.test, temperature, point),
-            "abstention_curve": abstention_curve(self.test, temperature),
+            "slices": slice_figures(self.test, self.scaled),
+            "exams": exam_figures(self.exams, self.test.classes),
+            "abstention_curve": abstention_curve(self.scaled),
             "best_epochs": [course.best for course in self.courses],
             "interrupted": any(course.interrupted for course in self.courses),
             "seconds": round(self.seconds, 1),
@@ -116,7 +119,6 @@ def measure(
         tests.append(learner.judge(fitted, split.test))
     if fitted is None:
         raise ValueError("A protocol needs a split.")
-    test = pooled(tests)
     validation = pooled(validations) if validations else None
     chosen: Calibration
     source: CalibratedOn
@@ -125,7 +127,12 @@ def measure(
     elif calibration is not None:
         chosen, source = calibration, "slices of the parent's training"
     else:
-        chosen, source = calibrate(test), "the test slices themselves, which flatters"
+        chosen, source = calibrate(pooled(tests)), "the test slices themselves, which flatters"
+    scaled, exams = [], []
+    for test in tests:
+        own = _without_patients_of(test, validation, chosen) if len(tests) > 1 else chosen
+        scaled.append(test.scaled(own.temperature))
+        exams.extend(exam_verdicts(scaled[-1], own.operating_point))
     measured = Measured(
         protocol=protocol,
         splits=tuple(splits),
@@ -133,8 +140,9 @@ def measure(
         training_accuracy=float(np.mean(training_accuracies)),
         validation_accuracy=float(np.mean(validation_accuracies)) if validation_accuracies else None,
         examples=(*fitted.examples, len(splits[-1].test)),
-        validation=validation,
-        test=test,
+        test=pooled(tests),
+        scaled=pooled(scaled),
+        exams=tuple(exams),
         calibration=chosen,
         calibrated_on=source,
         seconds=time.monotonic() - started,
@@ -145,7 +153,15 @@ def measure(
 def calibrate(validation: Predictions) -> Calibration:
     """Choose temperature and operating point on slices that no network learned from."""
     temperature = fit_temperature(validation)
-    return Calibration(temperature, choose_operating_point(validation, temperature))
+    return Calibration(temperature, choose_operating_point(validation.scaled(temperature)))
+
+
+def _without_patients_of(test: Predictions, validation: Predictions | None, otherwise: Calibration) -> Calibration:
+    """Calibrate for a fold: every patient validates in some fold, and those tested here must not."""
+    if validation is None:
+        return otherwise
+    others = ~np.isin(validation.patients, test.patients)
+    return calibrate(validation.rows(others)) if others.any() else otherwise
 
 
 def verdict_on_split(study: Measured, patient: Measured) -> str:

@@ -5,6 +5,8 @@ computed anew, and two runs share what they have in common.
 """
 
 import hashlib
+import os
+import shutil
 import time
 import uuid
 from collections import deque
@@ -30,6 +32,7 @@ from training.views import View, render
 Features = NDArray[np.float32]
 _AHEAD = 8
 _TRIES = 4
+_EXPIRE_SECONDS = 30 * 24 * 3600
 _GPU_BATCH = 16
 
 
@@ -42,9 +45,7 @@ class Request:
 
 
 class Extractor(Protocol):
-    """Computes features; `name` tells its arithmetic from another's."""
-
-    name: str
+    """Computes features."""
 
     def run(self, images: Iterable[NDArray[np.int16]]) -> Iterator[Features]:
         """Yield the features of slices (size, size) in HU, in their order."""
@@ -53,8 +54,6 @@ class Extractor(Protocol):
 
 class CpuExtractor:
     """OpenVINO in fp32."""
-
-    name = "openvino f32"
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         self._network = CompiledNetwork(feature_network(network, preprocessing), {"INFERENCE_PRECISION_HINT": "f32"})
@@ -69,7 +68,6 @@ class GpuExtractor:
     """torch on a GPU, fp32."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:
-        self.name = f"torch {device.type} f32"
         self._device = device
         self._model = HounsfieldClassifier(network, preprocessing, frozen=True).to(device).eval()
 
@@ -95,6 +93,9 @@ class FeatureCache:
         self._extractor: Extractor | None = None
         self._identity = _identity(network, preprocessing, device)
         self._folder = folder / self._identity[:16]
+        _backbone, head = split_last_layer(network)
+        self._width = next(head.parameters()).shape[1]
+        _expire(folder, self._folder)
 
     def missing(self, requests: Iterable[Request]) -> list[Request]:
         """Return the requests that are not on disk yet."""
@@ -136,12 +137,18 @@ class FeatureCache:
         rows = []
         for request in requests:
             try:
-                rows.append(np.load(self._file(request), allow_pickle=False))
+                rows.append(self._read(request))
             except (OSError, ValueError, EOFError):  # taken away or broken meanwhile
                 self._file(request).unlink(missing_ok=True)
                 self.compute([request])
-                rows.append(np.load(self._file(request), allow_pickle=False))
+                rows.append(self._read(request))
         return np.stack(rows)
+
+    def _read(self, request: Request) -> Features:
+        features = np.load(self._file(request), allow_pickle=False)
+        if features.shape != (self._width,) or features.dtype != np.float32:
+            raise ValueError("These are no features of this network.")
+        return np.asarray(features)
 
     def _render(self, request: Request) -> NDArray[np.int16]:
         return render(self._data.images[request.index], request.view)
@@ -157,6 +164,15 @@ class FeatureCache:
         workshop = file.with_name(f".{uuid.uuid4().hex}.npy")
         np.save(workshop, features)
         workshop.replace(file)
+
+
+def _expire(folder: Path, kept: Path) -> None:
+    """Remove the features of networks that nobody has used for a month; note that `kept` is used."""
+    if kept.is_dir():
+        os.utime(kept)
+    for other in folder.iterdir() if folder.is_dir() else ():
+        if other != kept and time.time() - other.stat().st_mtime > _EXPIRE_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _identity(network: nn.Module, preprocessing: Preprocessing, device: torch.device) -> str:

@@ -26,14 +26,16 @@ def draw_training(data: LabelledSlices, courses: Sequence[Course], seed: int, fo
     _learning_curves(courses, folder / "learning.png")
 
 
-def draw_evaluation(data: LabelledSlices, said: Predictions, temperature: float, folder: Path) -> None:
-    """Draw ROC, reliability, confusion, abstention and the most wrong slices into `folder`."""
-    named = said.named
+def draw_evaluation(data: LabelledSlices, raw: Predictions, scaled: Predictions, folder: Path) -> None:
+    """Draw ROC, reliability, confusion, abstention and the most wrong slices into `folder`; `scaled`: calibrated."""
+    named = scaled.named
+    if not len(named):
+        return
     _roc(named, folder / "roc.png")
-    _reliability(named, temperature, folder / "reliability.png")
+    _reliability(raw.named, named, folder / "reliability.png")
     _confusion(named, folder / "confusion.png")
-    _abstention(said, temperature, folder / "abstention.png")
-    _most_wrong(data, named, temperature, folder / "most-wrong.png")
+    _abstention(scaled, folder / "abstention.png")
+    _most_wrong(data, named, folder / "most-wrong.png")
 
 
 def _augmentation(data: LabelledSlices, seed: int, path: Path) -> None:
@@ -64,7 +66,7 @@ def _learning_curves(courses: Sequence[Course], path: Path) -> None:
 
 def _roc(named: Predictions, path: Path) -> None:
     figure, (axis,) = _figure(1, 1, 4)
-    probabilities = named.probabilities()
+    probabilities = named.probabilities
     shown = [1] if len(named.classes) == 2 else range(len(named.classes))
     for index in shown:
         if 0 < int((named.labels == index).sum()) < len(named):
@@ -76,10 +78,10 @@ def _roc(named: Predictions, path: Path) -> None:
     _save(figure, path)
 
 
-def _reliability(named: Predictions, temperature: float, path: Path) -> None:
+def _reliability(raw: Predictions, scaled: Predictions, path: Path) -> None:
     figure, (axis,) = _figure(1, 1, 4)
-    for name, at in (("before scaling", 1.0), (f"temperature {temperature:.2f}", temperature)):
-        rows = reliability(named.probabilities(at), named.labels)
+    for name, said in (("before scaling", raw), ("calibrated", scaled)):
+        rows = reliability(said.probabilities, said.labels)
         axis.plot([row[0] for row in rows], [row[1] for row in rows], marker="o", label=name)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.6)
     axis.set(xlabel="stated certainty", ylabel="accuracy", title="Reliability of slices")
@@ -101,17 +103,17 @@ def _confusion(named: Predictions, path: Path) -> None:
     _save(figure, path)
 
 
-def _abstention(said: Predictions, temperature: float, path: Path) -> None:
+def _abstention(scaled: Predictions, path: Path) -> None:
     figure, (axis,) = _figure(1, 1, 4)
-    rows = abstention_curve(said, temperature)
+    rows = abstention_curve(scaled)
     axis.plot([row[1] for row in rows], [row[2] for row in rows], marker=".")
     axis.set(xlabel="coverage", ylabel="accuracy of the decided", title="Exams, as certainty is asked for")
     axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
     _save(figure, path)
 
 
-def _most_wrong(data: LabelledSlices, named: Predictions, temperature: float, path: Path) -> None:
-    probabilities = named.probabilities(temperature)
+def _most_wrong(data: LabelledSlices, named: Predictions, path: Path) -> None:
+    probabilities = named.probabilities
     of_truth = probabilities[np.arange(len(named)), named.labels]
     worst = [int(row) for row in np.argsort(of_truth)[:_MOST_WRONG] if of_truth[row] < 0.5]
     figure, axes = _figure(2, _MOST_WRONG // 2, 3)

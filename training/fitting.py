@@ -1,6 +1,7 @@
 """The loop: epochs of cross-entropy, the best one kept, and a checkpoint after each to go on from."""
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -34,6 +35,11 @@ class Schedule:
     pace: Literal["constant", "one-cycle"] = "constant"
     select: Literal["accuracy", "loss"] = "accuracy"
     selectable_from: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
+            rates = f"Learning rate {self.learning_rate}, weight decay {self.weight_decay}"
+            raise TrainingError(f"{rates}: the first must be more than 0, the second at least 0.")
 
 
 @dataclass(frozen=True)
@@ -188,9 +194,13 @@ class _Fit:
         total = 0.0
         for batch in range(self._batches):
             rows = np.sort(order[batch * size : (batch + 1) * size])
+            if len(rows) == 1 < count:  # BatchNorm has nothing to compare a single example with
+                continue
             logits = self._machine.run(self._module, self._training.inputs(rows, number, self._generator))
             targets = self._training.targets[torch.from_numpy(rows)].to(self._machine.device)
             loss = functional.cross_entropy(logits, targets, weight=self._weights)
+            if not torch.isfinite(loss):
+                raise TrainingError("The loss is no number any more: take a smaller --learning-rate.")
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
@@ -243,5 +253,5 @@ class _Fit:
             torch.set_rng_state(state["dropout"])
             self.history = [Epoch(**epoch) for epoch in state["history"]]
             self.best, self._best_state = state["best"], state["best_state"]
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise TrainingError(f"{file} is no checkpoint that can be gone on from: remove it.") from error

@@ -66,6 +66,10 @@ class Learner(Protocol):
         """Compute beforehand what learning from `trained` and judging `indices` need."""
         ...
 
+    def prepared(self, indices: Indices, trained: Indices) -> bool:
+        """Whether nothing is left for `prepare` to do that would take time."""
+        ...
+
     def expected_seconds(self, indices: Indices, trained: Indices, learned_from: int) -> float:
         """Return about how long `prepare` and fits on `learned_from` slices in all will take, after trying a few."""
         ...
@@ -114,6 +118,10 @@ class LastLayerLearner:
     def prepare(self, indices: Indices, trained: Indices) -> None:
         """Compute the features that are not on disk yet."""
         self._cache.compute(self.requests(indices, trained), self._on_feature)
+
+    def prepared(self, indices: Indices, trained: Indices) -> bool:
+        """Whether all features are on disk."""
+        return not self._cache.missing(self.requests(indices, trained))
 
     def expected_seconds(self, indices: Indices, trained: Indices, learned_from: int) -> float:
         """Return about how long the missing features will take; the fits themselves take seconds."""
@@ -186,6 +194,10 @@ class WholeNetworkLearner:
 
     def prepare(self, indices: Indices, trained: Indices) -> None:
         """Nothing can be computed beforehand."""
+
+    def prepared(self, indices: Indices, trained: Indices) -> bool:
+        """Nothing was computed beforehand."""
+        return False
 
     def expected_seconds(self, indices: Indices, trained: Indices, learned_from: int) -> float:
         """Return about how long the fits will take, after one step on a few slices."""

@@ -1,6 +1,6 @@
 """Figures of predictions, by slice and by exam, and their intervals by patient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from models.verdict import INDETERMINATE, OperatingPoint
+from models.verdict import INDETERMINATE
 from training.calibration import expected_calibration_error
-from training.outcomes import exam_verdicts
+from training.outcomes import ExamOutcome
 from training.predictions import Predictions
 
 RESAMPLES = 1000
@@ -48,12 +48,13 @@ def with_interval(predictions: Predictions, statistic: Statistic, seed: int = 0)
 
     Slices of one patient look alike, so patients are drawn, never slices. Where every patient gives the same figure,
     no drawing differs from another and the bootstrap would claim to be certain; a part of 0 or 1 then gets the exact
-    binomial interval (Clopper & Pearson 1934) of as many patients.
+    binomial interval (Clopper & Pearson 1934) of as many patients. With one patient of a class nothing can be drawn,
+    and there is no interval.
     """
     logits, labels = predictions.logits, predictions.labels
     value = statistic(logits, labels)
     groups = _patients_by_class(predictions)
-    if sum(map(len, groups)) < 2 or np.isnan(value):
+    if min(map(len, groups), default=0) < 2 or np.isnan(value):
         return Figure(value, None, None)
     rng = np.random.default_rng(seed)
     values = []
@@ -80,39 +81,34 @@ def _patients_by_class(predictions: Predictions) -> list[list[NDArray[np.int64]]
     return [[np.array(rows) for rows in group.values()] for group in groups.values()]
 
 
-def slice_figures(predictions: Predictions, temperature: float) -> dict[str, Any]:
-    """Return the figures of slices that have a class; probabilities at a temperature."""
-    named = predictions.named
+def slice_figures(predictions: Predictions, scaled: Predictions) -> dict[str, Any]:
+    """Return the figures of slices that have a class; `scaled`: the same predictions, calibrated."""
+    raw, named = predictions.named, scaled.named
+    if not len(named):
+        return {"slices": 0}
     classes = named.classes
-    probabilities = named.probabilities(temperature)
-    called = probabilities.argmax(axis=1)
-    everyone = list(range(len(classes)))
-    table = confusion_matrix(named.labels, called, labels=everyone)
+    table = confusion_matrix(named.labels, named.logits.argmax(axis=1), labels=list(range(len(classes))))
     figures: dict[str, Any] = {
         "slices": len(named),
         "accuracy": with_interval(named, slice_accuracy).as_json(),
         "balanced_accuracy": with_interval(named, _balanced_accuracy).as_json(),
         "auc": with_interval(named, area_under_curve).as_json(),
-        "brier": with_interval(
-            named, lambda logits, labels: float(brier_scores(softmax(logits / temperature, axis=1), labels).mean())
-        ).as_json(),
-        "calibration_error_before": round(expected_calibration_error(named.probabilities(), named.labels), 4),
-        "calibration_error": round(expected_calibration_error(probabilities, named.labels), 4),
+        "brier": with_interval(named, _brier).as_json(),
+        "calibration_error_before": round(expected_calibration_error(raw.probabilities, raw.labels), 4),
+        "calibration_error": round(expected_calibration_error(named.probabilities, named.labels), 4),
         "confusion": table.tolist(),
     }
-    figures |= _by_class(classes, table)
-    return figures
+    return figures | _by_class(classes, table)
 
 
-def exam_figures(predictions: Predictions, temperature: float, point: OperatingPoint) -> dict[str, Any]:
-    """Return the figures of whole exams as the model would report them."""
-    exams = exam_verdicts(predictions, temperature, point)
-    named = [exam for exam in exams if exam.truth in predictions.classes]
-    background = [exam for exam in exams if exam.truth not in predictions.classes]
-    table = np.zeros((len(predictions.classes), len(predictions.classes) + 1), dtype=int)
-    columns = (*predictions.classes, INDETERMINATE)
+def exam_figures(exams: Sequence[ExamOutcome], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the figures of whole exams, with exact binomial intervals over exams."""
+    named = [exam for exam in exams if exam.truth in classes]
+    background = [exam for exam in exams if exam.truth not in classes]
+    table = np.zeros((len(classes), len(classes) + 1), dtype=int)
+    columns = (*classes, INDETERMINATE)
     for exam in named:
-        table[predictions.classes.index(exam.truth), columns.index(exam.verdict)] += 1
+        table[classes.index(exam.truth), columns.index(exam.verdict)] += 1
     decided = [exam for exam in named if exam.verdict != INDETERMINATE]
 
     def part(count: int, of: int) -> dict[str, float | None] | None:
@@ -130,7 +126,7 @@ def exam_figures(predictions: Predictions, temperature: float, point: OperatingP
         "background_exams": len(background),
         "background_indeterminate": part(sum(exam.verdict == INDETERMINATE for exam in background), len(background)),
     }
-    return figures | _by_class(predictions.classes, table)
+    return figures | _by_class(classes, table)
 
 
 def slice_accuracy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
@@ -152,6 +148,10 @@ def _balanced_accuracy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -
     """Mean sensitivity of the classes that there are."""
     right = logits.argmax(axis=1) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def _brier(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return float(brier_scores(softmax(logits, axis=1), labels).mean())
 
 
 def brier_scores(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -21,9 +21,9 @@ class ExamOutcome:
     distance: float
 
 
-def exam_verdicts(predictions: Predictions, temperature: float, point: OperatingPoint) -> list[ExamOutcome]:
-    """Return what would be said of each exam."""
-    probabilities = predictions.probabilities(temperature)
+def exam_verdicts(predictions: Predictions, point: OperatingPoint) -> list[ExamOutcome]:
+    """Return what would be said of each exam; the predictions are scaled already."""
+    probabilities = predictions.probabilities
     outcomes = []
     for exam in dict.fromkeys(predictions.exams.tolist()):
         rows = predictions.exams == exam

@@ -1,7 +1,7 @@
 """What a model said of slices that it had not learned from, with what is true of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,14 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def probabilities(self, temperature: float = 1.0) -> NDArray[np.float64]:
-        """Return the probabilities (slices, classes) at a temperature."""
-        return np.asarray(softmax(self.logits / temperature, axis=1))
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """The probabilities (slices, classes)."""
+        return np.asarray(softmax(self.logits, axis=1))
+
+    def scaled(self, temperature: float) -> "Predictions":
+        """Return the predictions with their logits divided by a temperature."""
+        return replace(self, logits=self.logits / temperature)
 
     def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Predictions":
         """Return some of the rows."""

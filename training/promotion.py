@@ -12,7 +12,6 @@ from training.dataset import BACKGROUND, LabelledSlices
 from training.evaluation import classify
 from training.metrics import CONFIDENCE, RESAMPLES, brier_scores, exam_figures, slice_figures
 from training.outcomes import exam_verdicts
-from training.predictions import Predictions
 
 FEWEST_PATIENTS = 5
 RULE = (
@@ -51,15 +50,11 @@ def decide_promotion(active: Bundle, candidate: Bundle, data: LabelledSlices, te
         lack = f"none of them {missing[0]}" if missing and patients else f"{FEWEST_PATIENTS} are needed"
         sentence = f"Not promoted: {len(patients)} patients are held out, {lack}, so nobody can say which is better."
         return Decision(False, sentence, len(patients), None, None, None)
-    said = {name: classify(bundle, data, only=test) for name, bundle in (("active", active), ("candidate", candidate))}
-    losses = {name: _brier_by_patient(each.named, _temperature(bundle)) for (name, each), bundle
-              in zip(said.items(), (active, candidate), strict=True)}  # fmt: skip
-    gains = losses["active"] - losses["candidate"]
-    gain = _interval(gains)
-    right = {name: _right_exams(said[name], bundle) for name, bundle in (("active", active), ("candidate", candidate))}
-    better = gain[1] > 0 and right["candidate"] >= right["active"]
+    before, after = (_Judged.of(bundle, data, test) for bundle in (active, candidate))
+    gain = _interval(before.brier - after.brier)
+    better = gain[1] > 0 and after.right >= before.right
     figures = f"Brier score better by {gain[0]:.4f} ({gain[1]:.4f} to {gain[2]:.4f})"
-    exams = f"{right['candidate']} exams right, {right['active']} before"
+    exams = f"{after.right} exams right, {before.right} before"
     if better:
         sentence = f"Promoted: {figures}, {exams}, on {len(patients)} held-out patients."
     elif gain[1] <= 0:
@@ -71,20 +66,37 @@ def decide_promotion(active: Bundle, candidate: Bundle, data: LabelledSlices, te
         sentence=sentence,
         patients=len(patients),
         gain=gain,
-        active=_figures(said["active"], active),
-        candidate=_figures(said["candidate"], candidate),
+        active=before.figures,
+        candidate=after.figures,
     )
 
 
-def _temperature(bundle: Bundle) -> float:
-    return bundle.description.temperature
+@dataclass(frozen=True)
+class _Judged:
+    """A bundle on the held-out slices. brier: mean Brier score of each patient, in the order of their names.
 
+    right: exams whose verdict is true; an exam of no class is right when it is left indeterminate.
+    """
 
-def _brier_by_patient(named: Predictions, temperature: float) -> NDArray[np.float64]:
-    """Mean Brier score of each patient's slices, patients in the order of their names."""
-    probabilities = named.probabilities(temperature)
-    scores = brier_scores(probabilities, named.labels)
-    return np.array([scores[named.patients == patient].mean() for patient in sorted(set(named.patients.tolist()))])
+    brier: NDArray[np.float64]
+    right: int
+    figures: dict[str, Any]
+
+    @classmethod
+    def of(cls, bundle: Bundle, data: LabelledSlices, test: NDArray[np.int64]) -> "_Judged":
+        description = bundle.description
+        raw = classify(bundle, data, only=test)
+        scaled = raw.scaled(description.temperature)
+        outcomes = exam_verdicts(scaled, description.operating_point)
+        classes = description.class_names
+        named = scaled.named
+        scores = brier_scores(named.probabilities, named.labels)
+        patients = sorted(set(named.patients.tolist()))
+        return cls(
+            brier=np.array([scores[named.patients == patient].mean() for patient in patients]),
+            right=sum(exam.verdict == (exam.truth if exam.truth in classes else INDETERMINATE) for exam in outcomes),
+            figures={"slices": slice_figures(raw, scaled), "exams": exam_figures(outcomes, classes)},
+        )
 
 
 def _interval(gains: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -93,18 +105,3 @@ def _interval(gains: NDArray[np.float64]) -> tuple[float, float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return round(float(gains.mean()), 6), round(float(low), 6), round(float(high), 6)
-
-
-def _right_exams(said: Predictions, bundle: Bundle) -> int:
-    """Exams whose verdict is true; an exam of no class is right when it is left indeterminate."""
-    outcomes = exam_verdicts(said, _temperature(bundle), bundle.description.operating_point)
-    classes = bundle.description.class_names
-    return sum(exam.verdict == (exam.truth if exam.truth in classes else INDETERMINATE) for exam in outcomes)
-
-
-def _figures(said: Predictions, bundle: Bundle) -> dict[str, Any]:
-    temperature = _temperature(bundle)
-    return {
-        "slices": slice_figures(said, temperature),
-        "exams": exam_figures(said, temperature, bundle.description.operating_point),
-    }

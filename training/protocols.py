@@ -69,9 +69,7 @@ def patient_splits(data: LabelledSlices, chosen: Indices, folds: int | None, see
     With few patients (or `folds` above 1) there is one split a fold: every patient is tested once, and validates once
     in another fold. With many (or `folds` 1) there is one split.
     """
-    fewest = min(
-        len(set(data.patients[chosen][data.labels[chosen] == label].tolist())) for label in range(len(data.classes))
-    )
+    fewest = fewest_patients(data, chosen)
     if fewest < 2:
         raise DatasetError(
             "A class has one patient only, so none can be held out: add patients, or take '--protocol study', whose "
@@ -91,6 +89,12 @@ def patient_splits(data: LabelledSlices, chosen: Indices, folds: int | None, see
             raise DatasetError("A fold would train without one of the classes: take fewer folds, or add patients.")
         splits.append(Split(training, validation, test))
     return splits
+
+
+def fewest_patients(data: LabelledSlices, chosen: Indices) -> int:
+    """Return how many patients the class with the fewest has."""
+    labels, patients = data.labels[chosen], data.patients[chosen]
+    return min(len(set(patients[labels == label].tolist())) for label in range(len(data.classes)))
 
 
 def _parts(data: LabelledSlices, chosen: Indices, count: int, seed: int) -> Iterator[Indices]:

@@ -4,9 +4,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,12 +22,14 @@ from training.experiment import Calibration, Measured, Protocol, measure, verdic
 from training.features import FeatureCache
 from training.fitting import UNWATCHED, Machine, Progress, Schedule
 from training.learners import Fitted, LastLayerLearner, Learner, Views, WholeNetworkLearner
-from training.protocols import Balance, Indices, Split, balanced, patient_splits, study_split
+from training.protocols import Balance, Indices, Split, balanced, fewest_patients, patient_splits, study_split
+from training.sides import Sides
 from training.views import SYNTHETIC
 from training.weights import Start, make_network, settle_statistics
 
 FineTune = Literal["last", "all"]
 _SETTLING_SLICES = 64
+_NOTE = "run"  # the file that tells whose checkpoints lie beside it
 _VIEWS = {
     "study": f"of each, {SYNTHETIC} synthetic images were added for training and validation",
     "random": "training saw a new random view of each in every epoch",
@@ -40,6 +43,7 @@ class Recipe:
     fine_tune: what learns, the last layer or everything. balance: what is done about classes of unequal size. folds:
     None to decide by the number of patients. both: whether the other protocol is measured too. limits: what the card
     warns of. parent: sha256 of the bundle that it starts from. calibration: what holds where no slice validates.
+    sides: where patients of earlier trainings stood.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Recipe:
     command: str
     parent: str | None = None
     calibration: Calibration | None = None
+    sides: Sides = field(default_factory=Sides)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Trained:
 
 
 class Run:
-    """A recipe on its data; `splits` may be given where they are not to be drawn."""
+    """A recipe on its data; `splits` and `preprocessing` may be given where they are not the usual ones."""
 
     def __init__(
         self,
@@ -89,10 +94,11 @@ class Run:
         cache: Path,
         observer: Observer = Observer(),
         splits: dict[Protocol, list[Split]] | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.recipe = recipe
         self.data = data
-        self.preprocessing = Preprocessing(size=data.images.shape[-1])
+        self.preprocessing = preprocessing or Preprocessing(size=data.images.shape[-1])
         self._cache = cache
         self._observer = observer
         seed = recipe.schedule.seed
@@ -111,53 +117,65 @@ class Run:
             fits.append(self._chosen)
         return self._learner.expected_seconds(tested, learned, sum(map(len, fits)))
 
+    def features_kept(self) -> bool:
+        """Whether all features that it needs are on disk already."""
+        return self._learner.prepared(*self._all_indices())
+
     def train(self, output: Path, *, resume: bool = False) -> Trained:
         """Write the bundle to `output`. Raises TrainingError; KeyboardInterrupt before there is anything to keep."""
         checkpoints = self._checkpoints(output, resume=resume)
-        order: list[Protocol] = [self.recipe.protocol, *(name for name in self._splits if name != self.recipe.protocol)]
         self._observer.on_stage("Features")
         self._learner.prepare(*self._all_indices())
+        protocol = self.recipe.protocol
         measured: dict[Protocol, Measured] = {}
-        kept: Fitted | None = None
-        for protocol in order:
-            if measured and any(course.interrupted for course in measured[self.recipe.protocol].courses):
-                break  # Ctrl-C: what is there is kept, nothing more is begun
-            self._observer.on_stage("By slice" if protocol == "study" else "By patient")
-            measured[protocol], fitted = measure(
-                self._learner, self._splits[protocol], protocol,
-                calibration=self.recipe.calibration, checkpoints=checkpoints, progress=self._observer.progress,
-            )  # fmt: skip
-            if protocol == self.recipe.protocol:
-                kept = fitted if len(self._splits[protocol]) == 1 else None
-        main = measured[self.recipe.protocol]
-        if kept is None:  # every patient was tested: the network that serves learns from all of them
+        measured[protocol], kept = self._measure(protocol, checkpoints)
+        if len(self._splits[protocol]) > 1:  # every patient was tested: the network that serves learns from all of them
             self._observer.on_stage("All patients")
             kept = self._learner.fit(
-                self._chosen, self._chosen[:0], epochs=main.epochs,
+                self._chosen, self._chosen[:0], epochs=measured[protocol].epochs,
                 checkpoint=checkpoints / "all.pt", progress=self._observer.progress,
             )  # fmt: skip
+        interrupted = kept.course.interrupted
+        with suppress(KeyboardInterrupt):  # Ctrl-C: what is there is kept, nothing more is begun
+            for other in () if interrupted else (name for name in self._splits if name != protocol):
+                interrupted = True
+                found, _network = self._measure(other, checkpoints)
+                interrupted = any(course.interrupted for course in found.courses)
+                if not interrupted:
+                    measured[other] = found
         sentence = verdict_on_split(measured["study"], measured["patient"]) if len(measured) == 2 else None
-        description = self._describe(measured, main.calibration, sentence, kept)
+        description = self._describe(measured, sentence, kept, interrupted=interrupted)
         bundle = write_bundle(
-            output, description, kept, self.data, list(measured.values()), self.recipe.limits,
+            output, description, kept, self.data, list(measured.values()),
             seed=self.recipe.schedule.seed, replace=resume,
         )  # fmt: skip
-        if not kept.course.interrupted:
+        if not interrupted:
             shutil.rmtree(checkpoints)
         return Trained(bundle, measured, sentence, parameter_count(kept.network))
 
+    def resumable(self, output: Path) -> bool:
+        """Whether this run was begun before and stopped."""
+        note = checkpoint_folder(output) / _NOTE
+        return note.is_file() and note.read_text(encoding="utf-8") == self._key()
+
+    def _measure(self, protocol: Protocol, checkpoints: Path) -> tuple[Measured, Fitted]:
+        self._observer.on_stage("By slice" if protocol == "study" else "By patient")
+        return measure(
+            self._learner, self._splits[protocol], protocol,
+            calibration=self.recipe.calibration, checkpoints=checkpoints, progress=self._observer.progress,
+        )  # fmt: skip
+
     def _draw(self, seed: int) -> dict[Protocol, list[Split]]:
         splits: dict[Protocol, list[Split]] = {}
-        wanted: Sequence[Protocol] = ("study", "patient") if self.recipe.both else (self.recipe.protocol,)
-        for protocol in wanted:
-            if protocol == "study":
-                splits[protocol] = [study_split(self.data, self._chosen, seed)]
-                continue
+        own = self.recipe.protocol
+        if own == "study" or self.recipe.both:
             try:
-                splits[protocol] = patient_splits(self.data, self._chosen, self.recipe.folds, seed)
-            except TrainingError:
-                if self.recipe.protocol == "patient":
+                splits["study"] = [study_split(self.data, self._chosen, seed)]
+            except TrainingError:  # too few slices: no reason not to measure by patient
+                if own == "study":
                     raise
+        if own == "patient" or (self.recipe.both and fewest_patients(self.data, self._chosen) > 1):
+            splits["patient"] = patient_splits(self.data, self._chosen, self.recipe.folds, seed)
         return splits
 
     def _all_indices(self) -> tuple[Indices, Indices]:
@@ -179,6 +197,8 @@ class Run:
         wanted = recipe.device
         if wanted == "auto":
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("There is no GPU that torch can use here: take '--device cpu' or 'auto'.")
         device = torch.device(wanted)
         weighted = recipe.balance == "weights"
         if recipe.fine_tune == "last":
@@ -200,13 +220,7 @@ class Run:
     def _checkpoints(self, output: Path, *, resume: bool) -> Path:
         """Return the folder of this run's checkpoints; only the same run goes on from it."""
         folder = checkpoint_folder(output)
-        identity = {
-            **{name: value for name, value in asdict(self.recipe).items() if name != "command"},
-            "start": str(self.recipe.start),
-            "fingerprint": self.data.fingerprint,
-        }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-        note = folder / "run"
+        key, note = self._key(), folder / _NOTE
         if resume:
             if not note.is_file():
                 raise TrainingError(f"There is no run of {output} to go on with: leave out --resume.")
@@ -221,10 +235,21 @@ class Run:
         note.write_text(key, encoding="utf-8")
         return folder
 
+    def _key(self) -> str:
+        """Hash of everything that decides what this run makes."""
+        start = self.recipe.start.file
+        identity = {
+            **{name: value for name, value in asdict(self.recipe).items() if name not in ("command", "sides")},
+            "start": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
+            "fingerprint": self.data.fingerprint,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
     def _describe(
-        self, measured: dict[Protocol, Measured], calibration: Calibration, sentence: str | None, kept: Fitted
+        self, measured: dict[Protocol, Measured], sentence: str | None, kept: Fitted, *, interrupted: bool
     ) -> Description:
         recipe, data = self.recipe, self.data
+        calibration = measured[recipe.protocol].calibration
         return Description(
             name=recipe.name,
             version=recipe.version,
@@ -238,7 +263,7 @@ class Run:
                 **{protocol: each.as_json() for protocol, each in measured.items()},
                 "sentence": sentence,
                 "epochs": [asdict(epoch) for epoch in kept.course.epochs],
-                "interrupted": kept.course.interrupted,
+                "interrupted": interrupted,
             },
             data={
                 "fingerprint": data.fingerprint,
@@ -251,32 +276,22 @@ class Run:
                 "started_from": str(recipe.start),
                 "learned": "the last layer" if recipe.fine_tune == "last" else "the whole network",
                 "views": _VIEWS[recipe.views.kind],
-                "patients_by_side": self._sides(measured[recipe.protocol].splits),
+                "limits": recipe.limits,
+                "patients_by_side": self._sides(measured[recipe.protocol].splits).as_json(),
             },
             command=recipe.command,
             parent=recipe.parent,
         )
 
-    def _sides(self, splits: Sequence[Split]) -> dict[str, list[str]]:
-        """Who stood on which side of the split, as hashes; after a cross-validation all were learned from."""
+    def _sides(self, splits: Sequence[Split]) -> Sides:
+        """Who stood on which side of the split; after a cross-validation all were learned from."""
         if len(splits) > 1:
-            return {"training": patient_hashes(self.data.patients[self._chosen]), "validation": [], "test": []}
-        sides: dict[str, Indices] = {
-            "training": splits[0].training, "validation": splits[0].validation, "test": splits[0].test,
-        }  # fmt: skip
-        return {name: patient_hashes(self.data.patients[indices]) for name, indices in sides.items()}
+            return self.recipe.sides.including({"training": self.data.patients[self._chosen].tolist()})
+        (only,) = splits
+        parts = {"test": only.test, "validation": only.validation, "training": only.training}
+        return self.recipe.sides.including({name: self.data.patients[rows].tolist() for name, rows in parts.items()})
 
 
 def checkpoint_folder(output: Path) -> Path:
     """Return where the checkpoints of the run that makes `output` lie while it is not done."""
     return output.parent / f".{output.name}.run"
-
-
-def patient_hashes(patients: Sequence[str] | np.ndarray[Any, Any]) -> list[str]:
-    """Return short hashes of patients, sorted: enough to know a patient again, not to name one at sight."""
-    return sorted({patient_hash(str(patient)) for patient in patients})
-
-
-def patient_hash(patient: str) -> str:
-    """Return the short hash of a patient."""
-    return hashlib.blake2b(patient.encode(), digest_size=8, person=b"reticula patient").hexdigest()

@@ -1,48 +1,22 @@
 """A candidate from the active model: the same patients stay held out, whatever was labelled since."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.bundle import Bundle, open_bundle
+from models.errors import BundleError
 from training.dataset import LabelledSlices
 from training.errors import DatasetError
 from training.experiment import Calibration
 from training.fitting import Schedule
 from training.learners import Views
 from training.protocols import Indices, Split
-from training.recipe import FineTune, Observer, Recipe, Run, checkpoint_folder, patient_hash
+from training.recipe import FineTune, Observer, Recipe, Run, checkpoint_folder
+from training.sides import Sides
 from training.weights import Start
-
-# Of 20 patients that the active model does not know, so many are held out for good, and so many choose the epoch.
-_TEST_PARTS, _VALIDATION_PARTS, _PARTS = 4, 3, 20
-LIMITS = "Retrained from the model named as its parent; the figures hold for patients like these."
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Which side of the split a patient stands on, for good."""
-
-    known: Mapping[str, str]
-
-    @classmethod
-    def of(cls, bundle: Bundle) -> "Sides":
-        """Return the sides that the active model's training left."""
-        sides: Mapping[str, Sequence[str]] = bundle.description.data.get("patients_by_side", {})
-        return cls({patient: side for side, patients in sides.items() for patient in patients})
-
-    def side(self, patient: str) -> str:
-        """Return `training`, `validation` or `test`: as before, or for a new patient by a hash of the name."""
-        hashed = patient_hash(patient)
-        if hashed in self.known:
-            return self.known[hashed]
-        place = int(hashed, 16) % _PARTS
-        if place < _TEST_PARTS:
-            return "test"
-        return "validation" if place < _TEST_PARTS + _VALIDATION_PARTS else "training"
 
 
 def split(data: LabelledSlices, sides: Sides) -> Split:
@@ -77,7 +51,8 @@ def retrain(
 
     A run that was stopped is gone on with; one that was finished is taken as it is.
     """
-    parts = split(data, Sides.of(active))
+    sides = Sides.of(active)
+    parts = split(data, sides)
     held_out, learned = set(data.patients[parts.test].tolist()), set(data.patients[parts.training].tolist())
     if held_out & learned:
         raise DatasetError(f"{len(held_out & learned)} patients stand on both sides of the split: nothing was trained.")
@@ -95,28 +70,45 @@ def retrain(
         schedule=Schedule(epochs=epochs),
         device="auto",
         both=False,
-        limits=LIMITS,
+        limits=str(description.data["limits"]),
         command=command,
         parent=active.sha256,
+        sides=sides,
         calibration=Calibration(description.temperature, description.operating_point),
     )
-    stopped = checkpoint_folder(output).is_dir()
-    if output.is_dir() and not stopped:
-        return open_bundle(output), parts.test
-    run = Run(recipe, data, cache, observer, splits={"patient": [parts]})
-    return run.train(output, resume=stopped).bundle, parts.test
+    run = Run(recipe, data, cache, observer, splits={"patient": [parts]}, preprocessing=description.preprocessing)
+    resume = run.resumable(output)
+    if not resume:
+        shutil.rmtree(checkpoint_folder(output), ignore_errors=True)  # of other data, or another parent
+        finished = _finished(output, active.sha256, data)
+        if finished is not None:
+            return finished, parts.test
+        shutil.rmtree(output, ignore_errors=True)
+    candidate = run.train(output, resume=resume).bundle
+    if candidate.description.metrics["interrupted"]:
+        shutil.rmtree(output)
+        raise KeyboardInterrupt
+    return candidate, parts.test
+
+
+def _finished(output: Path, parent: str, data: LabelledSlices) -> Bundle | None:
+    """Return the candidate that an earlier attempt finished from the same parent and data."""
+    try:
+        bundle = open_bundle(output)
+    except BundleError:
+        return None
+    same = bundle.description.parent == parent and bundle.description.data["fingerprint"] == data.fingerprint
+    return bundle if same else None
 
 
 def summary(data: LabelledSlices, sides: Sides) -> dict[str, Any]:
-    """Return how many patients and slices of each class would stand on each side."""
+    """Return how many patients and slices of each class would stand on each side. Raises as `split` does."""
+    parts = split(data, sides)
     counted: dict[str, Any] = {}
-    of_slice = np.array([sides.side(patient) for patient in data.patients.tolist()])
-    for side in ("training", "validation", "test"):
+    for side, rows in (("training", parts.training), ("validation", parts.validation), ("test", parts.test)):
+        kinds, patients = data.kinds[rows], data.patients[rows]
         counted[side] = {
-            kind: {
-                "slices": int(((of_slice == side) & (data.kinds == kind)).sum()),
-                "patients": len(set(data.patients[(of_slice == side) & (data.kinds == kind)].tolist())),
-            }
+            kind: {"slices": int((kinds == kind).sum()), "patients": len(set(patients[kinds == kind].tolist()))}
             for kind in sorted(set(data.kinds.tolist()))
         }
     return counted

@@ -39,12 +39,16 @@ _COLUMNS = frozenset({"path", "label"})
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one class: DICOM series, or pictures. patient: whose they are, None to read it from them."""
+    """Files of one class: DICOM series, or pictures. patient: whose they are, None to read it from them.
+
+    outweighs: what it says of a slice counts, whatever other sources say of the same one.
+    """
 
     label: str
     files: tuple[Path, ...]
     pictures: bool
     patient: str | None = None
+    outweighs: bool = False
 
 
 def class_name(label: str) -> str | None:

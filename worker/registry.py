@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,37 @@ class Registry:
             return session.scalar(select(ModelVersion).where(ModelVersion.active))
         try:
             return self.find(session, self._pinned)
-        except NotFoundError:
+        except WorkerError:  # none, or several of which none was promoted
             return None
 
     def find(self, session: Session, name: str) -> ModelVersion:
-        """Return a version by `name`, `name version` or the start of its checksum. Raises NotFoundError."""
+        """Return a version by `name`, `name version` or the start of its checksum. Raises NotFoundError.
+
+        Of several versions a plain name means the one that is or last was active: never a candidate that was not
+        promoted. Raises WorkerError where none of them ever was.
+        """
         plain, _, version = name.replace("@", " ").replace(":", " ").partition(" ")
         query = select(ModelVersion).where(ModelVersion.name == plain).order_by(ModelVersion.id.desc())
         if version:
-            query = query.where(ModelVersion.version == version)
-        found = session.scalar(query.limit(1))
-        if found is None and len(name) >= 8:
-            found = session.scalar(
+            query = query.where(ModelVersion.version == version.strip())
+        found = list(session.scalars(query))
+        if not found and not version and len(name) >= 8:
+            found = list(session.scalars(
                 select(ModelVersion).where(ModelVersion.bundle_sha256.startswith(name, autoescape=True))
-            )
-        if found is None:
+            ))  # fmt: skip
+        if not found:
             raise NotFoundError(f"There is no model {name}: see 'reticula models list'.")
-        return found
+        if len(found) == 1:
+            return found[0]
+        by_id = {row.id: row for row in found}
+        chosen = [row for row in found if row.active]
+        if not chosen:
+            chosen = [by_id[row.model_id] for row in session.scalars(_standing()) if row.model_id in by_id]
+        if not chosen:
+            raise WorkerError(
+                f"There are {len(found)} models {name}: name the version too, as 'reticula models list' does."
+            )
+        return chosen[0]
 
     def all(self) -> list[ModelVersion]:
         """Return all versions, the newest first."""
@@ -101,21 +116,38 @@ class Registry:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id.desc())))
 
     def promote(self, name: str, *, actor: str, reason: str = "") -> ModelVersion:
-        """Make a version the active one. Raises NotFoundError, BundleError where its files are not whole."""
+        """Make a version the active one.
+
+        Raises NotFoundError, BundleError where it does not open, WorkerError for the plain name of several versions.
+        """
         with self._database.write() as session:
             chosen = self.find(session, name)
-            open_bundle(self.folder(chosen))
+            same = session.scalars(select(ModelVersion.id).where(ModelVersion.name == chosen.name)).all()
+            if name.strip() == chosen.name and len(same) > 1:
+                raise WorkerError(
+                    f"There are {len(same)} models {name}: name the version too, as '{name} {chosen.version}'."
+                )
+            self._check(chosen)
             _activate(session, chosen, actor=actor, reason=reason)
         return chosen
 
-    def promote_after(self, chosen: ModelVersion, *, expected: ModelVersion, actor: str, reason: str) -> bool:
-        """Make a version active if `expected` still is; say whether."""
+    def promote_after(
+        self,
+        chosen: ModelVersion,
+        *,
+        expected: ModelVersion,
+        actor: str,
+        reason: str,
+        also: Callable[[Session], None] = lambda _session: None,
+    ) -> bool:
+        """Make a version active if `expected` still is, and do `also` with it; say whether."""
         with self._database.write() as session:
             active = session.scalar(select(ModelVersion).where(ModelVersion.active).with_for_update(of=ModelVersion))
             if active is None or active.id != expected.id:
                 return False
-            open_bundle(self.folder(chosen))
+            self._check(chosen)
             _activate(session, chosen, actor=actor, reason=reason)
+            also(session)
         return True
 
     def rollback(self, *, actor: str) -> ModelVersion:
@@ -128,7 +160,7 @@ class Registry:
             if last is None or last.previous_id is None:
                 raise WorkerError("No model was active before this one: there is nothing to go back to.")
             before = session.get_one(ModelVersion, last.previous_id)
-            open_bundle(self.folder(before))
+            self._check(before)
             last.undone_at = now()
             _switch(session, before)
             audit.record(session, "model rolled back", f"{before.name} {before.version}", actor=actor)
@@ -146,6 +178,12 @@ class Registry:
     def folder(self, version: ModelVersion) -> Path:
         """Return where a version's bundle lies."""
         return self._data_dir / version.path
+
+    def _check(self, version: ModelVersion) -> None:
+        """Open a version as a worker would. Raises BundleError."""
+        from models.classifier import Classifier  # OpenVINO, which a command that lists needs not
+
+        Classifier.open(self.folder(version))
 
     def _keep(self, bundle: Bundle) -> Path:
         """Copy the bundle's files to their place under `data_dir`, all or none."""
@@ -182,7 +220,10 @@ def _standing() -> Select[Promotion]:
 
 
 def _activate(session: Session, chosen: ModelVersion, *, actor: str, reason: str) -> None:
-    previous = session.scalar(select(ModelVersion.id).where(ModelVersion.active).with_for_update())
+    session.scalars(
+        select(ModelVersion.id).order_by(ModelVersion.id).with_for_update()
+    ).all()  # one promotion at a time
+    previous = session.scalar(select(ModelVersion.id).where(ModelVersion.active))
     if previous == chosen.id:
         return
     _switch(session, chosen)

@@ -4,8 +4,11 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, open_bundle
 from training.sources import Source, find_sources
@@ -67,7 +70,7 @@ def gather(application: Application, options: Options) -> Material:
         raise WorkerError("There is no active model to retrain: import one with 'reticula models import'.")
     dataset = options.dataset or application.settings.training.dataset
     base = tuple(find_sources(dataset)) if dataset is not None else ()
-    labelled, unusable = _labelled(application)
+    labelled, unusable = labelled_exams(application)
     if not base and not labelled:
         raise WorkerError(
             "There is nothing to learn from: label exams with 'reticula exams label', or name base data with --dataset."
@@ -108,8 +111,12 @@ def run(
     name: str,
     actor: str,
     command: str,
+    also: Callable[[Session, "Decision", ModelVersion], None] = lambda _session, _decision, _model: None,
 ) -> Outcome:
-    """Train a candidate, compare it, import it, promote it if it is better. A run of the same name is gone on with."""
+    """Train a candidate, compare it, import it, promote it if it is better. A run of the same name is gone on with.
+
+    `also` is done in the transaction that settles the candidate: promoted or not, it is told once.
+    """
     from training.promotion import decide_promotion
     from training.retraining import retrain
 
@@ -118,21 +125,31 @@ def run(
     output = workplace / name
     candidate, held_out = retrain(
         material.bundle, data, output, application.settings.data_dir / "features",
-        version=f"{material.model.version.partition('+')[0]}+{name}",
+        version=_free_version(application, material.model, name),
         fine_tune="all" if options.fine_tune == "all" else "last",
         epochs=options.epochs, command=command, observer=observer,
     )  # fmt: skip
     observer.on_stage("Comparing")
     decision = decide_promotion(material.bundle, candidate, data, held_out)
     model = application.registry.import_bundle(str(output), actor=actor)
-    if decision.promote:
-        promoted = application.registry.promote_after(
-            model, expected=material.model, actor=actor, reason=decision.sentence
-        )
-        if not promoted:
+    settled = decision.promote and application.registry.promote_after(
+        model, expected=material.model, actor=actor, reason=decision.sentence,
+        also=lambda session: also(session, decision, model),
+    )  # fmt: skip
+    if not settled:
+        if decision.promote:
             decision = decision.withheld("Not promoted: another model was made active while this one was trained.")
+        with application.database.write() as session:
+            also(session, decision, model)
     shutil.rmtree(output, ignore_errors=True)
     return Outcome(model, decision)
+
+
+def _free_version(application: Application, parent: ModelVersion, name: str) -> str:
+    """Return a version that no imported model of this name has."""
+    taken = {version.version for version in application.registry.all() if version.name == parent.name}
+    plain = f"{parent.version.partition('+')[0]}+{name}"
+    return next(each for each in (plain, *(f"{plain}.{number}" for number in count(2))) if each not in taken)
 
 
 def run_name() -> str:
@@ -140,7 +157,7 @@ def run_name() -> str:
     return f"{now():%Y%m%d-%H%M%S}"
 
 
-def _labelled(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:
+def labelled_exams(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:
     """Return the labelled exams as sources, and those that cannot be used."""
     sources: list[Source] = []
     unusable: list[tuple[str, str]] = []
@@ -158,5 +175,5 @@ def _labelled(application: Application) -> tuple[list[Source], list[tuple[str, s
             elif not paths:
                 unusable.append((series_uid, "its files are not in the spool any more."))
             else:
-                sources.append(Source(label, tuple(paths), pictures=False, patient=series.patient_id))
+                sources.append(Source(label, tuple(paths), False, series.patient_id, outweighs=True))
     return sources, unusable

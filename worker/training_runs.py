@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from worker import audit
 from worker.database import Database, now
 from worker.errors import LeaseLostError, WorkerError
-from worker.tables import TrainingRun
+from worker.tables import ModelVersion, TrainingRun
 
 LEASE = timedelta(minutes=10)
 MAX_ATTEMPTS = 3
@@ -48,6 +48,8 @@ class HeldRun:
 def request(database: Database, options: dict[str, Any], *, actor: str) -> int:
     """Ask for a retraining; return its number. Raises WorkerError while another one is under way."""
     with database.write() as session:
+        # Whoever asks at the same moment waits here.
+        session.scalars(select(ModelVersion.id).order_by(ModelVersion.id).with_for_update()).all()
         other = session.scalar(select(TrainingRun.id).where(TrainingRun.state.in_(UNDER_WAY)).limit(1))
         if other is not None:
             raise WorkerError(f"Retraining {other} is under way: wait until it is done ('reticula models list').")
@@ -64,20 +66,18 @@ def request(database: Database, options: dict[str, Any], *, actor: str) -> int:
         return run.id
 
 
-def claim(database: Database, number: int | None = None) -> HeldRun | None:
-    """Take the run that waits longest, or the one with a number; None where there is none to take."""
-    owner = f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+def new_owner() -> str:
+    """Return a name that nobody else has."""
+    return f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def claim(database: Database, number: int, owner: str) -> HeldRun | None:
+    """Take a run that waits; None where another was faster."""
     with database.write() as session:
-        waiting = select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)
-        if number is not None:
-            waiting = waiting.where(TrainingRun.id == number)
-        chosen = session.scalar(waiting.order_by(TrainingRun.id).limit(1))
-        if chosen is None:
-            return None
         taken = _update(
             session,
             update(TrainingRun)
-            .where(TrainingRun.id == chosen, TrainingRun.state == RunState.QUEUED)
+            .where(TrainingRun.id == number, TrainingRun.state == RunState.QUEUED)
             .values(
                 state=RunState.RUNNING,
                 lease_owner=owner,
@@ -88,42 +88,43 @@ def claim(database: Database, number: int | None = None) -> HeldRun | None:
         )
         if not taken:
             return None
-        run = session.get_one(TrainingRun, chosen)
+        run = session.get_one(TrainingRun, number)
         session.refresh(run)
         return HeldRun(run.id, owner, run.options, run.requested_by, run.attempts)
 
 
 def progress(database: Database, held: HeldRun, stage: str, done: int | None, total: int | None) -> None:
-    """Say how far a run is, and keep it for another lease. Raises LeaseLostError."""
-    with database.write() as session:
-        values = {"stage": stage[:64], "done": done, "total": total, "lease_until": now() + LEASE}
-        if not _update(session, update(TrainingRun).where(*_mine(held)).values(**values)):
-            raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
+    """Say how far a run is. Raises LeaseLostError."""
+    _renew(database, held, stage=stage[:64], done=done, total=total)
+
+
+def keep(database: Database, held: HeldRun) -> None:
+    """Keep a run for another lease. Raises LeaseLostError."""
+    _renew(database, held)
 
 
 def finish(
-    database: Database,
+    session: Session,
     held: HeldRun,
     state: RunState,
     outcome: str,
     figures: dict[str, Any] | None = None,
     model_id: int | None = None,
 ) -> None:
-    """End a run with what came of it. Raises LeaseLostError."""
-    with database.write() as session:
-        values = {
-            "state": state,
-            "outcome": outcome[:_LONGEST_OUTCOME],
-            "figures": figures,
-            "model_id": model_id,
-            "stage": str(state),
-            "finished_at": now(),
-            "lease_owner": None,
-            "lease_until": None,
-        }
-        if not _update(session, update(TrainingRun).where(*_mine(held)).values(**values)):
-            raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
-        audit.record(session, f"retraining {state}", str(held.id), outcome=outcome[:_LONGEST_OUTCOME])
+    """End a run with what came of it, in the transaction that made it so. Raises LeaseLostError."""
+    values = {
+        "state": state,
+        "outcome": outcome[:_LONGEST_OUTCOME],
+        "figures": figures,
+        "model_id": model_id,
+        "stage": str(state),
+        "finished_at": now(),
+        "lease_owner": None,
+        "lease_until": None,
+    }
+    if not _update(session, update(TrainingRun).where(*_mine(held)).values(**values)):
+        raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
+    audit.record(session, f"retraining {state}", str(held.id), outcome=outcome[:_LONGEST_OUTCOME])
 
 
 def release_expired(database: Database) -> int:
@@ -141,14 +142,18 @@ def release_expired(database: Database) -> int:
         return len(expired)
 
 
-def give_back(database: Database, number: int, why: str, *, counts: bool) -> None:
-    """Take back a run whose process has ended without ending it; `counts`: as an attempt that went wrong."""
+def give_back(database: Database, number: int, owner: str, why: str, *, counts: bool) -> None:
+    """Take back a run whose process has ended without ending it; `counts`: as an attempt that went wrong.
+
+    A process that ended before it took the run counts as an attempt too. What another process holds is left alone.
+    """
     with database.write() as session:
-        run = session.get(TrainingRun, number)
-        if run is not None and run.state == RunState.RUNNING:
-            if not counts:
-                run.attempts -= 1
-            _take_back(run, why)
+        run = session.scalar(select(TrainingRun).where(TrainingRun.id == number).with_for_update())
+        if run is None or not (run.state == RunState.QUEUED or run.lease_owner == owner):
+            return
+        held = run.state == RunState.RUNNING
+        run.attempts += (0 if counts else -1) if held else (1 if counts else 0)
+        _take_back(run, why)
 
 
 def waiting(session: Session) -> Sequence[int]:
@@ -157,7 +162,7 @@ def waiting(session: Session) -> Sequence[int]:
 
 
 def listed(session: Session) -> list[TrainingRun]:
-    """Return the runs that are under way or failed, and those that made a model, the newest first."""
+    """Return all runs, the newest first."""
     return list(session.scalars(select(TrainingRun).order_by(TrainingRun.id.desc())))
 
 
@@ -190,6 +195,12 @@ def _take_back(run: TrainingRun, why: str) -> None:
         run.state, run.finished_at, run.outcome = RunState.FAILED, now(), f"{why} It was begun {run.attempts} times."
     else:
         run.state, run.stage = RunState.QUEUED, "waiting to go on"
+
+
+def _renew(database: Database, held: HeldRun, **values: Any) -> None:
+    with database.write() as session:
+        if not _update(session, update(TrainingRun).where(*_mine(held)).values(lease_until=now() + LEASE, **values)):
+            raise LeaseLostError(f"The lease of retraining {held.id} was lost.")
 
 
 def _mine(held: HeldRun) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ class TrainingStage:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._process: subprocess.Popen[bytes] | None = None
+        self._follower: threading.Thread | None = None
         self._stopping = False
 
     def run_one(self, _owner: str) -> bool:
@@ -33,20 +34,21 @@ class TrainingStage:
             waiting = training_runs.waiting(session)
         if not waiting:
             return False
-        number = waiting[0]
+        number, owner = waiting[0], training_runs.new_owner()
         logger.info("Retraining %d begins.", number)
         self._process = subprocess.Popen(
-            ["nice", "-n", str(_NICENESS), *processes.command("retrain", "--run", str(number))],
+            ["nice", "-n", str(_NICENESS), *processes.command("retrain", "--run", str(number), "--owner", owner)],
             stdout=subprocess.DEVNULL,
             env=_environment(),
         )
-        threading.Thread(target=self._follow, args=(self._process, number), daemon=True).start()
+        self._follower = threading.Thread(target=self._follow, args=(self._process, number, owner), daemon=True)
+        self._follower.start()
         return False
 
     def stop(self) -> None:
         """End what runs; it goes on from its last epoch when a worker serves the queue again."""
         self._stopping = True
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._follower is None:
             return
         self._process.terminate()
         try:
@@ -54,15 +56,17 @@ class TrainingStage:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._follower.join(_PATIENCE_SECONDS)
 
-    def _follow(self, process: "subprocess.Popen[bytes]", number: int) -> None:
+    def _follow(self, process: "subprocess.Popen[bytes]", number: int, owner: str) -> None:
         """Wait for the end of a process; a run that it did not end itself is taken back."""
         code = process.wait()
         logger.info("The process of retraining %d ended with %d.", number, code)
+        if code == 0:
+            return
+        why = f"The process that trained ended with {code}."
         try:
-            training_runs.give_back(
-                self._database, number, f"The process that trained ended with {code}.", counts=not self._stopping
-            )
+            training_runs.give_back(self._database, number, owner, why, counts=not self._stopping)
         except UnavailableError as error:
             logger.warning("%s The sweep takes the run back.", error)
 

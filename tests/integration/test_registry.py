@@ -93,6 +93,18 @@ def test_a_damaged_bundle_is_not_promoted_and_not_gone_back_to(plant: Plant) -> 
     assert active(plant) == "3"
 
 
+def test_a_plain_name_never_means_a_candidate_that_was_not_promoted(plant: Plant) -> None:
+    registry = plant.app.registry
+    with plant.database.read() as session:
+        assert registry.find(session, "tiny").version == "1"
+        assert registry.find(session, "tiny 3").version == "3"
+    with pytest.raises(WorkerError, match="name the version"):
+        registry.promote("tiny", actor="ana")
+    registry.promote("tiny 2", actor="ana")
+    with plant.database.read() as session:
+        assert registry.find(session, "tiny").version == "2"
+
+
 def test_a_candidate_is_promoted_only_after_the_model_that_it_was_compared_with(plant: Plant) -> None:
     registry = plant.app.registry
     versions = {version.version: version for version in registry.all()}

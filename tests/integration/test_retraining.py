@@ -11,11 +11,12 @@ from tests.bundles import SIZE, make_bundle, patients, tiny_data
 from tests.integration.test_database import add_series
 from tests.integration.test_sweep import Plant
 from tests.slices import labelled_slices
-from training.errors import DatasetError
+from training.errors import DatasetError, TrainingError
 from training.phantom import PhantomExam
 from training.promotion import decide_promotion
-from training.recipe import Observer, patient_hash
-from training.retraining import Sides, split, summary
+from training.recipe import Observer
+from training.retraining import split, summary
+from training.sides import Sides
 from worker import labels, retraining, training_runs
 from worker.database import Database, now
 from worker.errors import LeaseLostError, WorkerError
@@ -76,11 +77,14 @@ def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor:
     candidate = open_bundle(made).description
     assert candidate.parent == poor.sha256
     assert candidate.data["patients_by_side"] == held
+    assert candidate.data["limits"] == poor.description.data["limits"]
+    everyone = Sides.of(open_bundle(made))
+    assert {name: everyone.side(name) for name in tiny_data().patients.tolist()} == {
+        name: Sides.of(poor).side(name) for name in tiny_data().patients.tolist()
+    }
     # Wrong labels make a worse candidate: it is kept, and stays what it is.
     data = tiny_data()
-    learned = ~np.isin(
-        data.patients, [name for name in set(data.patients.tolist()) if patient_hash(name) in held["test"]]
-    )
+    learned = np.array([Sides.of(poor).side(name) != "test" for name in data.patients.tolist()])
     misled = dataclasses.replace(data, labels=np.where(learned, 1 - data.labels, data.labels))
     again = retraining.run(
         plant.app, material(plant), misled, Options(epochs=30), Observer(),
@@ -114,10 +118,8 @@ def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(plant: Plant, p
 
 def test_no_patient_ever_changes_sides(poor: Bundle) -> None:
     sides = Sides.of(poor)
-    recorded = poor.description.data["patients_by_side"]
     old = {patient: sides.side(patient) for patient in set(tiny_data().patients.tolist())}
-    for patient, side in old.items():
-        assert patient_hash(patient) in recorded[side]
+    assert [sum(side == name for side in old.values()) for name in ("training", "validation", "test")] == [36, 6, 6]
     new = {f"new-{number}": sides.side(f"new-{number}") for number in range(400)}
     assert {f"new-{number}": sides.side(f"new-{number}") for number in range(400)} == new
     parts = [sum(side == name for side in new.values()) / 400 for name in ("test", "validation", "training")]
@@ -138,6 +140,24 @@ def test_no_patient_ever_changes_sides(poor: Bundle) -> None:
     assert counted["test"]["UIP"]["slices"] + counted["test"]["NSIP"]["slices"] == len(parted.test)
 
 
+def test_who_was_learned_from_once_is_never_held_out(poor: Bundle) -> None:
+    """A study bundle has patients on both sides; a candidate remembers those of its parent."""
+    study = Sides().including({"training": ["a", "b"], "validation": ["b", "c"], "test": ["a", "b", "c", "d"]})
+    assert [study.side(name) for name in "abcd"] == ["training", "training", "validation", "test"]
+    later = study.including({"training": ["x"], "test": ["a"]})
+    assert [later.side(name) for name in "abcdx"] == ["training", "training", "validation", "test", "training"]
+    assert later.learned_from(["a", "c", "d", "nobody"]) == 2
+    assert later.including({"training": ["d"]}).side("d") == "training"
+    accents = Sides().including({"training": ["Jo\u00e3o"]})
+    assert accents.learned_from(["Joa\u0303o", "Jos\udce9"]) == 1
+    assert "a" not in str(study.as_json()["training"]).strip("[']").split("', '")
+    without = dataclasses.replace(
+        poor, description=dataclasses.replace(poor.description, data={**poor.description.data, "patients_by_side": {}})
+    )
+    with pytest.raises(TrainingError, match="cannot be retrained"):
+        Sides.of(without)
+
+
 def test_without_enough_held_out_patients_nobody_is_promoted(poor: Bundle) -> None:
     data = tiny_data()
     few = np.flatnonzero(np.isin(data.patients, ["UIP-0", "NSIP-0"]))
@@ -151,10 +171,11 @@ def test_without_enough_held_out_patients_nobody_is_promoted(poor: Bundle) -> No
 
 
 def test_nobody_to_hold_out_or_to_learn_from_is_refused(poor: Bundle) -> None:
-    learned_from_all = Sides({patient_hash(name): "training" for name in set(tiny_data().patients.tolist())})
+    everybody = tiny_data().patients.tolist()
+    learned_from_all = Sides().including({"training": everybody})
     with pytest.raises(DatasetError, match="No patient is held out"):
         split(tiny_data(), learned_from_all)
-    all_held = Sides({patient_hash(name): "test" for name in set(tiny_data().patients.tolist())})
+    all_held = Sides().including({"test": everybody})
     with pytest.raises(DatasetError, match="may be learned from"):
         split(tiny_data(), all_held)
 
@@ -215,10 +236,11 @@ def test_runs_are_claimed_once_kept_and_taken_back(database: Database) -> None:
     number = training_runs.request(database, options.as_json(), actor="ana")
     with pytest.raises(WorkerError, match="under way"):
         training_runs.request(database, options.as_json(), actor="bob")
-    held = training_runs.claim(database, number)
+    held = training_runs.claim(database, number, "me")
     assert held is not None
     assert Options.from_json(held.options) == options
-    assert training_runs.claim(database, number) is None
+    assert training_runs.claim(database, number, "you") is None
+    training_runs.give_back(database, number, "you", "The loser ended.", counts=True)
     training_runs.progress(database, held, "By patient, epoch 3 done", 4, 9)
     assert training_runs.release_expired(database) == 0
     for attempt in range(2, training_runs.MAX_ATTEMPTS + 1):
@@ -227,14 +249,14 @@ def test_runs_are_claimed_once_kept_and_taken_back(database: Database) -> None:
         assert training_runs.release_expired(database) == 1
         with pytest.raises(LeaseLostError):
             training_runs.progress(database, held, "too late", None, None)
-        again = training_runs.claim(database, number)
+        again = training_runs.claim(database, number, "me")
         assert again is not None
         assert again.attempts == attempt
-    training_runs.give_back(database, number, "It was stopped.", counts=False)
-    stopped = training_runs.claim(database)
+    training_runs.give_back(database, number, "me", "It was stopped.", counts=False)
+    stopped = training_runs.claim(database, number, "me")
     assert stopped is not None
     assert stopped.attempts == training_runs.MAX_ATTEMPTS
-    training_runs.give_back(database, number, "The process ended with -9.", counts=True)
+    training_runs.give_back(database, number, "me", "The process ended with -9.", counts=True)
     with database.read() as session:
         (run,) = training_runs.listed(session)
         shown = training_runs.as_json(run)

@@ -195,6 +195,7 @@ def test_train_prints_both_figures_and_writes_a_bundle_that_serves(
     assert metrics["study"]["test_slices"] == round(48 * 134 / 666)
     assert metrics["study"]["training_images"] == 4 * (48 - round(48 * 134 / 666) - round(48 * 110 / 666))
     assert len(description.data["patients_by_side"]["training"]) == 8
+    assert description.data["limits"]
     card = (tmp_path / "b" / "card.md").read_text(encoding="utf-8")
     for word in ("Intended use", "Limits", "by patient", "calibration error", "weights of mobilenet_v2-imagenet1k"):
         assert word in card

@@ -18,6 +18,7 @@ from training.calibration import (
 )
 from training.familiarity import fit_familiarity
 from training.metrics import area_under_curve, brier_scores, exam_figures, slice_accuracy, slice_figures, with_interval
+from training.outcomes import exam_verdicts
 from training.predictions import Predictions
 
 
@@ -44,9 +45,8 @@ def said(
 
 def test_slice_figures_by_hand() -> None:
     # UIP: 3 right of 4; NSIP: 1 right of 2; a background slice counts nowhere.
-    figures = slice_figures(
-        said([0.9, 0.8, 0.7, 0.4, 0.2, 0.6, 0.99], ["UIP"] * 4 + ["NSIP"] * 2 + ["normal"]), temperature=1.0
-    )
+    predictions = said([0.9, 0.8, 0.7, 0.4, 0.2, 0.6, 0.99], ["UIP"] * 4 + ["NSIP"] * 2 + ["normal"])
+    figures = slice_figures(predictions, predictions)
     assert figures["slices"] == 6
     assert figures["accuracy"]["value"] == pytest.approx(4 / 6, abs=1e-4)
     assert figures["balanced_accuracy"]["value"] == pytest.approx((3 / 4 + 1 / 2) / 2)
@@ -68,7 +68,9 @@ def test_brier_scores_are_those_of_the_library() -> None:
 
 
 def test_a_missing_class_gives_null_and_no_crash() -> None:
-    figures = slice_figures(said([0.9, 0.2], ["UIP", "UIP"]), 1.0)
+    predictions = said([0.9, 0.2], ["UIP", "UIP"])
+    figures = slice_figures(predictions, predictions)
+    assert slice_figures(said([0.9], ["normal"]), said([0.9], ["normal"])) == {"slices": 0}
     assert figures["auc"] == {"value": None, "low": None, "high": None}
     assert figures["sensitivity"] == {"UIP": 0.5, "NSIP": None}
     json.dumps(figures, allow_nan=False)
@@ -92,8 +94,8 @@ def test_temperature_undoes_overconfidence() -> None:
     )  # fmt: skip
     temperature = fit_temperature(shouted)
     assert temperature == pytest.approx(3, rel=0.1)
-    before = expected_calibration_error(shouted.probabilities(), labels)
-    assert expected_calibration_error(shouted.probabilities(temperature), labels) < before / 3
+    before = expected_calibration_error(shouted.probabilities, labels)
+    assert expected_calibration_error(shouted.scaled(temperature).probabilities, labels) < before / 3
 
 
 def test_intervals_are_by_patient_not_by_slice() -> None:
@@ -111,11 +113,15 @@ def test_a_perfect_figure_of_few_patients_does_not_claim_certainty() -> None:
     assert (figure.value, figure.high) == (1.0, 1.0)
     assert figure.low == pytest.approx(0.025 ** (1 / 8), abs=1e-6)  # Clopper and Pearson, 8 of 8
     assert with_interval(said([0.9], ["UIP"]), slice_accuracy).low is None
+    # One patient a class: drawing patients would draw the same two again and again.
+    one_each = said([0.9, 0.4, 0.1], ["UIP", "UIP", "NSIP"], ["a", "a", "b"])
+    assert with_interval(one_each, slice_accuracy).low is None
 
 
 def test_exam_figures_count_abstentions_and_background() -> None:
     predictions = said([0.9, 0.55, 0.1, 0.95, 0.9], ["UIP", "UIP", "NSIP", "NSIP", "normal"], distances=[1, 1, 1, 1, 9])
-    figures = exam_figures(predictions, 1.0, OperatingPoint(commit=0.6, min_slices=1, max_distance=2.0))
+    point = OperatingPoint(commit=0.6, min_slices=1, max_distance=2.0)
+    figures = exam_figures(exam_verdicts(predictions, point), predictions.classes)
     assert figures["exams"] == 4
     assert figures["coverage"]["value"] == 0.75
     assert figures["accuracy_of_decided"]["value"] == pytest.approx(2 / 3, abs=1e-4)
@@ -126,16 +132,24 @@ def test_exam_figures_count_abstentions_and_background() -> None:
 def test_the_operating_point_keeps_clear_of_what_it_must_not_name() -> None:
     kinds = ["UIP"] * 10 + ["NSIP"] * 10 + ["normal"] * 10
     certain = [0.9] * 10 + [0.1] * 10 + [0.66] * 10
-    point = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [1.1] * 10), 1.0)
+    point = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [1.1] * 10))
     assert 0.70 < point.commit < 0.88
     assert point.max_distance == 1.0
-    lax = choose_operating_point(said(certain[:20], kinds[:20]), 1.0)
+    lax = choose_operating_point(said(certain[:20], kinds[:20]))
     assert 0.6 <= lax.commit < 0.9
-    assert choose_operating_point(said([0.9, 0.1], ["UIP", "NSIP"]), 1.0).max_distance is None
+    assert choose_operating_point(said([0.9, 0.1], ["UIP", "NSIP"])).max_distance is None
+
+
+def test_the_limit_of_distance_keeps_the_exam_that_sets_it() -> None:
+    distances = [1.62084 - 0.1 * number for number in range(8)]
+    predictions = said([0.9] * 4 + [0.1] * 4, ["UIP"] * 4 + ["NSIP"] * 4, distances=distances)
+    point = choose_operating_point(predictions)
+    assert point.max_distance is not None
+    assert point.max_distance >= 1.62084
 
 
 def test_coverage_falls_and_accuracy_rises_along_the_abstention_curve() -> None:
-    rows = abstention_curve(said([0.99, 0.9, 0.55, 0.45, 0.1], ["UIP", "UIP", "NSIP", "NSIP", "NSIP"]), 1.0)
+    rows = abstention_curve(said([0.99, 0.9, 0.55, 0.45, 0.1], ["UIP", "UIP", "NSIP", "NSIP", "NSIP"]))
     coverages = [coverage for _commit, coverage, _accuracy in rows]
     assert coverages == sorted(coverages, reverse=True)
     assert rows[0][2] < rows[-1][2] == 1.0

@@ -60,22 +60,25 @@ def compare(
     """
     learning.need_torch()
     from models.architectures import ARCHITECTURES
+    from models.preprocessing import Preprocessing
     from training import comparison
     from training import recipe as recipes
     from training.fitting import Schedule
     from training.learners import Views
     from training.protocols import Balance
-    from training.sources import find_sources
     from training.weights import find_start
 
     if output.exists() and any(output.iterdir()):
         raise WorkerError(f"{output} holds something already: name a new folder.")
+    tuned = chosen(fine_tune, get_args(recipes.FineTune), "--fine-tune")
+    balanced = chosen(balance, get_args(Balance), "--balance")
+    where = chosen(device, ("auto", "cpu", "cuda"), "--device")
     names = [chosen(name, ARCHITECTURES, "--architecture") for name in architecture or ARCHITECTURES]
     found = learning.weights_setting(weights, from_scratch=from_scratch)
     starts = {name: find_start(name, found, from_scratch=from_scratch) for name in names}
-    sources = find_sources(dataset)
+    sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
-        data = learning.read_dataset(sources, size, background, bars)
+        data = learning.read_dataset(sources, Preprocessing(size=size), background, bars)
 
         def make(name: str) -> "Run":
             recipe = recipes.Recipe(
@@ -84,14 +87,14 @@ def compare(
                 architecture=name,
                 start=starts[name],
                 protocol="study",
-                fine_tune=chosen(fine_tune, get_args(recipes.FineTune), "--fine-tune"),
-                balance=chosen(balance, get_args(Balance), "--balance"),
+                fine_tune=tuned,
+                balance=balanced,
                 folds=folds,
                 views=Views(),
                 schedule=Schedule(
                     epochs=epochs, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, seed=seed
                 ),
-                device=chosen(device, ("auto", "cpu", "cuda"), "--device"),
+                device=where,
                 both=True,
                 limits=learning.LIMITS,
                 command=learning.command_line(),

@@ -27,7 +27,6 @@ def evaluate(
     from models.bundle import open_bundle
     from training import evaluation
     from training.figures import draw_evaluation
-    from training.sources import find_sources
 
     folder = Path(bundle)
     if not folder.is_dir():
@@ -35,17 +34,18 @@ def evaluate(
         with application().database.read() as session:
             folder = registry.folder(registry.find(session, bundle))
     opened = open_bundle(folder)
-    sources = find_sources(dataset)
+    sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
-        size = opened.description.preprocessing.size
-        data = learning.read_dataset(sources, size, None, bars, classes=opened.description.class_names)
+        data = learning.read_dataset(
+            sources, opened.description.preprocessing, None, bars, classes=opened.description.class_names
+        )
         observer.on_stage("Classifying")
         measured = evaluation.evaluate(opened, data, progress=observer.on_feature)
     for warning in measured.warnings:
         console.err.print(warning, markup=False)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        draw_evaluation(data, measured.predictions, opened.description.temperature, output)
+        draw_evaluation(data, measured.raw, measured.scaled, output)
         text = json.dumps(measured.as_json(), indent=2, ensure_ascii=False)
         (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     if as_json:

@@ -19,6 +19,7 @@ from worker.commands.context import application
 from worker.errors import WorkerError
 
 if TYPE_CHECKING:
+    from models.preprocessing import Preprocessing
     from training.dataset import LabelledSlices
     from training.fitting import Epoch
     from training.recipe import Observer
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 # Without these, glibc gives the memory of every batch back to the system and asks for it again.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-_MANY_SKIPPED = 20
 Choice = TypeVar("Choice", bound=str)
 
 Dataset = Annotated[
-    Path, typer.Argument(help="Folder with UIP/ and NSIP/, CSV table (path, label, patient), or phantoms.")
+    Path,
+    typer.Argument(
+        help="Folder with UIP/ and NSIP/, CSV table (path, label, patient), phantoms; or 'labels': what "
+        "radiologists labelled here."
+    ),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="Start from this file (.safetensors, .pth), or a folder of files by architecture.")
@@ -55,6 +59,7 @@ BackgroundOption = Annotated[
     list[str] | None,
     typer.Option("--background", help="A class that is never named: the model learns to be undecided about it."),
 ]
+LABELLED = "labels"
 LIMITS = "Trained on the data below and on nothing else; the figures hold for patients like these."
 
 
@@ -91,15 +96,29 @@ def weights_setting(weights: Path | None, *, from_scratch: bool) -> Path | None:
     return application().settings.training.weights
 
 
+def sources_of(dataset: Path) -> "list[Source]":
+    """Return what a data set holds; `labels` are the labelled exams of the database."""
+    from training.sources import find_sources
+    from worker.retraining import labelled_exams
+
+    if str(dataset) != LABELLED or dataset.exists():
+        return find_sources(dataset)
+    sources, unusable = labelled_exams(application())
+    for series_uid, why in unusable:
+        console.err.print(f"Labelled series {series_uid} is left out: {why}")
+    if not sources:
+        raise WorkerError("No exam is labelled: do so with 'reticula exams label'.")
+    return sources
+
+
 def read_dataset(
     sources: "Sequence[Source]",
-    size: int,
+    preprocessing: "Preprocessing",
     background: Sequence[str] | None,
     bars: Bars,
     classes: Sequence[str] | None = None,
 ) -> "LabelledSlices":
     """Read a data set under a progress bar, and say what was read and what was not."""
-    from models.preprocessing import Preprocessing
     from training import dataset
     from training.sources import CLASSES
 
@@ -108,16 +127,14 @@ def read_dataset(
     reading = bars.add_task("Reading", total=len(sources))
     data = dataset.load(
         sources,
-        Preprocessing(size=size),
+        preprocessing,
         background=background or (),
         classes=classes,
         threads=os.cpu_count() or 1,
         progress=lambda done: bars.update(reading, completed=done),
     )
-    for path, why in data.skipped[:_MANY_SKIPPED]:
+    for path, why in data.skipped:
         console.err.print(f"Left out {path}: {why}", markup=False)
-    if len(data.skipped) > _MANY_SKIPPED:
-        console.err.print(f"Left out {len(data.skipped) - _MANY_SKIPPED} more.")
     for patient in dataset.several_names(data):
         console.err.print(f"Patient {patient} stands under more than one class.", markup=False)
     table = Table("class", "slices", "series", "patients")

@@ -33,8 +33,10 @@ def phantom(
     for name in conditions:
         if name not in CONDITIONS:
             raise typer.BadParameter(f"{name!r} is no condition: it must be one of {', '.join(CONDITIONS)}.")
-    if totals and not set(conditions) <= totals.keys():
-        raise typer.BadParameter("With --total each condition needs its number.")
+    if totals and (slices is not None or set(totals) != set(conditions)):
+        raise typer.BadParameter("--total says how many slices there are, of each --condition that is given.")
+    if totals and any(count < exams for count in totals.values()):
+        raise typer.BadParameter(f"{exams} exams need a --total of {exams} slices or more of each condition.")
     if totals and exams < len(conditions):
         raise typer.BadParameter(f"{exams} exams are too few for {len(conditions)} conditions.")
     with console.progress() as bars:

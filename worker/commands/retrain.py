@@ -1,23 +1,34 @@
 """`reticula retrain`: a better model from what radiologists said, if it is better."""
 
+import logging
+import os
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from sqlalchemy.orm import Session
 
+from models.errors import ModelError
+from training.errors import TrainingError
 from worker import audit, console, retraining, training_runs
 from worker.commands import learning
 from worker.commands.context import application
 from worker.commands.learning import FineTuneOption, chosen
-from worker.errors import UnavailableError, WorkerError
+from worker.errors import LeaseLostError, UnavailableError, WorkerError
 from worker.queues import TRAINING
 from worker.retraining import Options
+from worker.tables import ModelVersion
 from worker.training_runs import HeldRun, RunState
 
 if TYPE_CHECKING:
+    from training.promotion import Decision
     from training.recipe import Observer
+
+logger = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 2.0
 
@@ -29,6 +40,7 @@ def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be used.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Let a worker do it; see 'reticula models list'.")] = False,
     run: Annotated[int | None, typer.Option(help="Do what was queued under this number.", hidden=True)] = None,
+    owner: Annotated[str, typer.Option(help="In whose name.", hidden=True)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a candidate from the active model, with base data and labelled exams, and promote it if it is better.
@@ -45,7 +57,7 @@ def retrain(
         return
     learning.need_torch()
     if run is not None:
-        _queued_run(run)
+        _queued_run(run, owner or training_runs.new_owner())
         return
     material = retraining.gather(application(), options)
     with learning.shown_run() as (bars, observer):
@@ -56,7 +68,8 @@ def retrain(
             lambda done: bars.update(reading, completed=done),
         )
         if dry_run:
-            from training.retraining import Sides, summary
+            from training.retraining import summary
+            from training.sides import Sides
 
             _show_plan(summary(data, Sides.of(material.bundle)), material, as_json=as_json)
             return
@@ -80,33 +93,50 @@ def _queue(options: Options) -> None:
     console.say(f"Retraining {number} is queued; 'reticula models list' shows how far it is.")
 
 
-def _queued_run(number: int) -> None:
+def _queued_run(number: int, owner: str) -> None:
     """Do a queued run to its end, and store what came of it."""
     app = application()
-    held = training_runs.claim(app.database, number)
+    held = training_runs.claim(app.database, number, owner)
     if held is None:
-        raise WorkerError(f"Retraining {number} does not wait to be done.")
+        console.err.print(f"Retraining {number} is in other hands.")
+        return
+    threading.Thread(target=_keep, args=(held,), daemon=True).start()
     try:
         options = Options.from_json(held.options)
         material = retraining.gather(app, options)
-        data = retraining.read(material, lambda sentence: console.err.print(sentence, markup=False))
-        outcome = retraining.run(
-            app, material, data, options, _observer(held),
-            name=f"run-{number}", actor=held.requested_by, command=f"reticula retrain --run {number}",
+        left_out: list[str] = []
+        data = retraining.read(material, left_out.append)
+        logger.info("Retraining %d: %d slices, %d files or exams left out.", number, len(data), len(left_out))
+
+        def settle(session: Session, decision: "Decision", model: ModelVersion) -> None:
+            training_runs.finish(session, held, RunState.DONE, decision.sentence, decision.as_json(), model_id=model.id)
+
+        retraining.run(
+            app, material, data, options, _observer(held), name=f"run-{number}", actor=held.requested_by,
+            command=f"reticula retrain --run {number}", also=settle,
         )  # fmt: skip
     except UnavailableError:
-        raise  # the lease runs out, and the run is taken up again
-    except Exception as error:
-        training_runs.finish(app.database, held, RunState.FAILED, f"Failed: {error}")
+        raise  # the run is taken up again
+    except (WorkerError, TrainingError, ModelError, OSError) as error:
+        with app.database.write() as session:
+            training_runs.finish(session, held, RunState.FAILED, f"Failed: {error}")
         raise
-    decision = outcome.decision
-    training_runs.finish(
-        app.database, held, RunState.DONE, decision.sentence, decision.as_json(), model_id=outcome.model.id
-    )
+
+
+def _keep(held: HeldRun) -> None:
+    """Keep the run while this process lives; where it was lost to another, end at once: nothing is settled yet."""
+    while True:
+        time.sleep(training_runs.LEASE.total_seconds() / 4)
+        try:
+            training_runs.keep(application().database, held)
+        except UnavailableError as error:
+            logger.warning("%s The training goes on.", error)
+        except LeaseLostError:
+            os._exit(1)
 
 
 def _observer(held: HeldRun) -> "Observer":
-    """Tell SQL how far the run is, every few seconds; that keeps the lease."""
+    """Tell SQL how far the run is, every few seconds."""
     from training.fitting import Epoch, Progress
     from training.recipe import Observer
 
@@ -114,7 +144,8 @@ def _observer(held: HeldRun) -> "Observer":
 
     def tell(done: int | None, total: int | None, *, now: bool = False) -> None:
         if now or time.monotonic() - last[0] > _PROGRESS_SECONDS:
-            training_runs.progress(database, held, stage[0], done, total)
+            with suppress(UnavailableError):  # it may be back by the next time
+                training_runs.progress(database, held, stage[0], done, total)
             last[0] = time.monotonic()
 
     def on_stage(name: str) -> None:

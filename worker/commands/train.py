@@ -24,6 +24,7 @@ from worker.commands.learning import (
     Weights,
     chosen,
 )
+from worker.errors import WorkerError
 
 
 def train(
@@ -65,14 +66,20 @@ def train(
 
     Example: reticula train exams/ --output bundles/uip-nsip-2 --weights mobilenet_v2.safetensors
     """
+    if output.exists() and not resume:
+        raise WorkerError(f"{output} exists already: name a folder that does not, or remove it.")
+    if views == "random" and fine_tune == "last":
+        raise typer.BadParameter(
+            "Random views are for --fine-tune all: the last layer learns on features kept from fixed ones."
+        )
     learning.need_torch()
     from models.architectures import ARCHITECTURES
+    from models.preprocessing import Preprocessing
     from training import recipe as recipes
     from training.experiment import Protocol
     from training.fitting import Schedule
     from training.learners import Views
     from training.protocols import Balance
-    from training.sources import find_sources
     from training.weights import find_start
 
     architecture = chosen(architecture, ARCHITECTURES, "--architecture")
@@ -101,9 +108,9 @@ def train(
         limits=limits,
         command=learning.command_line(),
     )
-    sources = find_sources(dataset)
+    sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
-        data = learning.read_dataset(sources, size, background, bars)
+        data = learning.read_dataset(sources, Preprocessing(size=size), background, bars)
         run = recipes.Run(recipe, data, learning.feature_cache(), observer)
         console.err.print(f"{recipe.architecture} starts from {recipe.start}.", markup=False)
         if recipe.start.kind == "scratch" and recipe.fine_tune == "last":
