@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,8 @@ def _free_version(application: Application, parent: ModelVersion, name: str) -> 
     """Return a version that no imported model of this name has."""
     taken = {version.version for version in application.registry.all() if version.name == parent.name}
     plain = f"{parent.version.partition('+')[0]}+{name}"
-    return next(each for each in (plain, *(f"{plain}.{number}" for number in count(2))) if each not in taken)
+    numbered = (f"{plain}.{number}" for number in count(2))
+    return next(each for each in chain([plain], numbered) if each not in taken)
 
 
 def run_name() -> str:

@@ -25,13 +25,9 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["embedded", "redis"])
-def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    extra = ""
-    if request.param == "redis":
-        redis: Redis = request.getfixturevalue("redis")
-        extra = f'broker_url = "{redis.url}"\n'
-    made = Installation(tmp_path / "installation", extra)
+@pytest.fixture
+def installation(tmp_path: Path, redis: Redis) -> Iterator[Installation]:
+    made = Installation(tmp_path / "installation", f'broker_url = "{redis.url}"\n')
     made.run("db", "upgrade")
     yield made
     made.close()
@@ -93,6 +89,7 @@ def test_a_queued_retraining_survives_kill_9_and_ends_with_a_candidate(
 
 
 def test_stopping_the_worker_stops_the_training_and_loses_nothing(tmp_path: Path, base: Path) -> None:
+    """On the embedded broker."""
     installation = Installation(tmp_path / "installation")
     installation.run("db", "upgrade")
     make_bundle(tmp_path / "bundles" / "first")

@@ -18,7 +18,7 @@ from worker.demo import SEED
 from worker.registry import demo_bundle
 
 UNSEEN = 424242
-SLICES = 9
+SLICES = 7
 
 
 def verdicts(folder: Path, seed: int, exams: int, conditions: tuple[str, ...]) -> list[tuple[str, ExamVerdict]]:
@@ -31,7 +31,7 @@ def verdicts(folder: Path, seed: int, exams: int, conditions: tuple[str, ...]) -
         said = []
         for exam in made:
             paths = sorted((place / exam.folder).glob("*.dcm"))
-            said.append((exam.label, classify_series(paths, classifier, min_slices=5).verdict))
+            said.append((exam.label, classify_series(paths, classifier, min_slices=4).verdict))
         return said
 
     with ThreadPoolExecutor(2) as pool:
@@ -102,14 +102,14 @@ def test_a_matrix_of_1024_is_the_same_exam(tmp_path: Path) -> None:
     (exam,) = write_phantoms(tmp_path, seed=UNSEEN, exams=1, slices=11)
     paths = sorted((tmp_path / exam.folder).glob("*.dcm"))
     classifier = Classifier.open(demo_bundle())
-    plain = classify_series(paths, classifier, min_slices=5)
+    plain = classify_series(paths, classifier, min_slices=4)
     for path in paths:
         dataset = dcmread(path)
         fine = dataset.pixel_array.repeat(2, axis=0).repeat(2, axis=1)
         dataset.PixelSpacing = [float(value) / 2 for value in dataset.PixelSpacing]
         dataset.Rows, dataset.Columns, dataset.PixelData = *fine.shape, fine.tobytes()
         dataset.save_as(path)
-    fine_exam = classify_series(paths, classifier, min_slices=5)
+    fine_exam = classify_series(paths, classifier, min_slices=4)
     assert fine_exam.slices[0].source.rows == 1024
     assert fine_exam.verdict.verdict == plain.verdict.verdict == exam.label
     assert abs(fine_exam.verdict.certainty - plain.verdict.certainty) < 0.01
