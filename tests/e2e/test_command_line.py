@@ -78,7 +78,7 @@ def test_check_says_what_is_missing(installation: Installation) -> None:
     done = installation.run("check", check=False)
     assert "ok    model: demo 2" in done.stdout
     (model,) = installation.json("models", "list")
-    assert (model["name"], model["version"], model["active"]) == ("demo", "1", True)
+    assert (model["name"], model["version"], model["active"]) == ("demo", "2", True)
     assert "Knows phantoms only" in installation.run("models", "show", "demo").stdout
 
 
