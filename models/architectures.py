@@ -91,3 +91,16 @@ class HounsfieldClassifier(nn.Module):
         if self.frozen:
             self.backbone.eval()
         return self
+
+
+class FeaturesOf(nn.Module):
+    """The features of a classifier alone: HU (N, 1, size, size) in, (N, features) out."""
+
+    def __init__(self, model: HounsfieldClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, hounsfield: Tensor) -> Tensor:
+        """Return the features of a batch."""
+        features: Tensor = self.model.features(hounsfield)
+        return features

@@ -8,7 +8,7 @@ from openvino.preprocess import PrePostProcessor
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.architectures import HounsfieldClassifier
+from models.architectures import FeaturesOf, HounsfieldClassifier
 from models.bundle import NETWORK, WEIGHTS
 from models.preprocessing import Preprocessing
 
@@ -24,18 +24,6 @@ class _Outputs(nn.Module):
     def forward(self, hounsfield: Tensor) -> tuple[Tensor, Tensor]:
         features = self.model.features(hounsfield)
         return torch.softmax(self.model.head(features) / self.temperature, dim=1), features
-
-
-class _Features(nn.Module):
-    """The features alone."""
-
-    def __init__(self, model: HounsfieldClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, hounsfield: Tensor) -> Tensor:
-        features: Tensor = self.model.features(hounsfield)
-        return features
 
 
 def export_network(network: nn.Module, preprocessing: Preprocessing, temperature: float, folder: Path) -> None:
@@ -60,7 +48,7 @@ def export_network(network: nn.Module, preprocessing: Preprocessing, temperature
 def feature_network(network: nn.Module, preprocessing: Preprocessing) -> openvino.Model:
     """Return all but the last layer as an OpenVINO model: int16 (1, 1, size, size) in HU to features (1, features)."""
     model = HounsfieldClassifier(network.eval().float(), preprocessing)
-    return _converted(_Features(model), preprocessing.size)
+    return _converted(FeaturesOf(model), preprocessing.size)
 
 
 def _converted(model: nn.Module, size: int) -> openvino.Model:

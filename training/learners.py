@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.architectures import HounsfieldClassifier, split_last_layer
+from models.architectures import FeaturesOf, HounsfieldClassifier, split_last_layer
 from models.familiarity import Familiarity
 from models.preprocessing import Preprocessing
 from training.dataset import BACKGROUND, LabelledSlices
@@ -256,20 +256,10 @@ class WholeNetworkLearner:
     def _run(self, model: HounsfieldClassifier, indices: Indices) -> tuple[Features, Features]:
         """Return features and logits of whole slices."""
         examples = ViewExamples(self._data, whole(indices))
-        features = predict_logits(_FeaturesOf(model), examples, self._machine)
+        features = predict_logits(FeaturesOf(model), examples, self._machine)
         with torch.inference_mode():
             logits = model.head.to(self._machine.device)(features.to(self._machine.device)).float().cpu()
         return features.numpy(), logits.numpy()
-
-
-class _FeaturesOf(nn.Module):
-    def __init__(self, model: HounsfieldClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, hounsfield: Tensor) -> Tensor:
-        features: Tensor = self.model.features(hounsfield)
-        return features
 
 
 def exam_distances(familiarity: Familiarity, features: Features, exams: NDArray[np.str_]) -> NDArray[np.float64]:
