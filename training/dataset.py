@@ -127,8 +127,7 @@ def load(
                 if holders.setdefault(row.exam, row.patient) != row.patient:
                     raise DatasetError(f"The series of {row.origin} stands under two patients: one is wrong.")
                 if digest in seen:
-                    if not seen[digest].outweighs:
-                        _check_same(row, source.label, seen[digest])
+                    _check_same(row, source, seen[digest])
                     skipped.append((row.origin, "the same slice was read before"))
                     continue
                 seen[digest] = _Seen(source.label, row.patient, row.origin, source.outweighs)
@@ -165,8 +164,10 @@ class _Seen:
     outweighs: bool
 
 
-def _check_same(row: _Row, label: str, known: _Seen) -> None:
-    if (label, row.patient) != (known.label, known.patient):
+def _check_same(row: _Row, source: Source, known: _Seen) -> None:
+    """What outweighs may correct the class of a slice, never whose it is: that decides who is held out."""
+    corrected = known.outweighs and not source.outweighs
+    if row.patient != known.patient or (source.label != known.label and not corrected):
         raise DatasetError(
             f"{row.origin} and {known.origin} are the same slice under two patients or classes: one is wrong."
         )
@@ -240,7 +241,8 @@ def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[
         hu = np.rint(low + grey / 255 * (high - low)).astype(np.int16)
         image = fit(hu, (1.0, 1.0), preprocessing.size)
         patient = unicodedata.normalize("NFC", source.patient or path.parent.name)
-        yield _Row(patient, f"{patient} {path.parent.name}", image, (0, 0, *image.shape), path)
+        # Folders are often numbered anew in each class: the class belongs to the name.
+        yield _Row(patient, f"{source.label} {patient} {path.parent.name}", image, (0, 0, *image.shape), path)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -237,11 +237,13 @@ class Run:
 
     def _key(self) -> str:
         """Hash of everything that decides what this run makes."""
-        start = self.recipe.start.file
+        start, data = self.recipe.start.file, self.data
         identity = {
             **{name: value for name, value in asdict(self.recipe).items() if name not in ("command", "sides")},
             "start": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
-            "fingerprint": self.data.fingerprint,
+            # The splits follow the patients and the order of the slices, not only what the slices show.
+            "rows": list(zip(data.digests, data.kinds, data.patients, data.exams, strict=True)),
+            "splits": [[part.tolist() for part in _parts(split)] for each in self._splits.values() for split in each],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -290,6 +292,10 @@ class Run:
         (only,) = splits
         parts = {"test": only.test, "validation": only.validation, "training": only.training}
         return self.recipe.sides.including({name: self.data.patients[rows].tolist() for name, rows in parts.items()})
+
+
+def _parts(split: Split) -> tuple[Indices, Indices, Indices]:
+    return split.training, split.validation, split.test
 
 
 def checkpoint_folder(output: Path) -> Path:

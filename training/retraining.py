@@ -61,7 +61,7 @@ def retrain(
         name=description.name,
         version=version,
         architecture=description.architecture,
-        start=Start("file", active.weights),
+        start=Start("bundle", active.weights),
         protocol="patient",
         fine_tune=fine_tune,
         balance="weights",

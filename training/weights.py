@@ -1,13 +1,11 @@
 """Where a network starts: weights from a file, torchvision's ImageNet weights, or random ones, never silently."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -20,14 +18,18 @@ _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 @dataclass(frozen=True)
 class Start:
-    """Where a network starts. file: the weights' file, for the kind `file`."""
+    """Where a network starts. file: the weights' file, for the kinds `file` and `bundle`.
 
-    kind: Literal["file", "imagenet", "scratch"]
+    bundle: a network that has learned already, its last layer too; only a retraining, which knows whom it has learned
+    from, goes on from one.
+    """
+
+    kind: Literal["file", "bundle", "imagenet", "scratch"]
     file: Path | None = None
 
     def __str__(self) -> str:
         """Say it as the card does."""
-        if self.kind == "file" and self.file is not None:
+        if self.file is not None:
             return f"weights of {self.file.name}"
         return "torchvision's ImageNet weights" if self.kind == "imagenet" else "random weights"
 
@@ -46,7 +48,7 @@ def find_start(architecture: str, weights: Path | None, *, from_scratch: bool) -
             path for path in weights.iterdir() if path.suffix in _SUFFIXES and path.name.lower().startswith(names)
         )
         if found:
-            return Start("file", found[0])
+            return Start("file", _of_no_bundle(found[0]))
         if from_scratch:
             return Start("scratch")
         raise TrainingError(
@@ -55,22 +57,32 @@ def find_start(architecture: str, weights: Path | None, *, from_scratch: bool) -
         )
     if not weights.is_file():
         raise TrainingError(f"{weights} does not exist: give a file of weights, or a folder of them.")
-    return Start("file", weights)
+    return Start("file", _of_no_bundle(weights))
+
+
+def _of_no_bundle(file: Path) -> Path:
+    """Refuse the weights of a bundle: they have learned from patients whom a new split would hold out."""
+    if (file.parent / "bundle.json").exists():
+        raise TrainingError(
+            f"{file} belongs to a bundle, which knows patients that this training would test it on: go on "
+            "from it with 'reticula retrain', or give ImageNet weights."
+        )
+    return file
 
 
 def make_network(architecture: str, classes: int, start: Start, seed: int) -> nn.Module:
     """Return a network as it starts: the last layer, and with `scratch` all of it, random after the seed."""
     torch.manual_seed(seed)
     network = build(architecture, classes)
-    if start.kind == "file" and start.file is not None:
-        load_weights(network, start.file)
+    if start.file is not None:
+        load_weights(network, start.file, last_layer=start.kind == "bundle")
     elif start.kind == "imagenet":
-        _fill(network, _download(architecture), f"torchvision's weights for {architecture}")
+        _fill(network, _download(architecture), f"torchvision's weights for {architecture}", last_layer=False)
     return network
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict; only the last layer may have another shape and keeps its random start.
+def load_weights(network: nn.Module, path: Path, *, last_layer: bool) -> None:
+    """Load a state dict; without `last_layer`, or where it has another shape, that one keeps its random start.
 
     Raises TrainingError where the file is unreadable or made for another architecture.
     """
@@ -79,22 +91,22 @@ def load_weights(network: nn.Module, path: Path) -> None:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         else:
             tensors = load_file(path)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch's unpickler raises whatever it likes on what it did not write
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{path} holds no weights that can be read: {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise TrainingError(f"{path} holds something else than the tensors of a network.")
-    _fill(network, tensors, str(path))
+    _fill(network, tensors, str(path), last_layer=last_layer)
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+def _fill(network: nn.Module, tensors: dict[str, Tensor], origin: str, *, last_layer: bool) -> None:
     own = network.state_dict()
+    last = {name for name in own if name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]}
     fitting = {
         name: value.to(own[name].dtype)
         for name, value in tensors.items()
-        if name in own and value.shape == own[name].shape
+        if name in own and value.shape == own[name].shape and (last_layer or name not in last)
     }
-    last = {name for name in own if name.rsplit(".", 1)[0] == list(own)[-1].rsplit(".", 1)[0]}
     missing = set(own) - set(fitting) - last
     # Files from before BatchNorm counted its batches lack these.
     missing = {name for name in missing if not name.endswith("num_batches_tracked")}

@@ -14,7 +14,6 @@ from models.bundle import Bundle, open_bundle
 from training.sources import Source, find_sources
 from worker import exams, labels
 from worker.application import Application
-from worker.database import now
 from worker.errors import NotFoundError, WorkerError
 from worker.tables import ModelVersion
 
@@ -132,6 +131,11 @@ def run(
     observer.on_stage("Comparing")
     decision = decide_promotion(material.bundle, candidate, data, held_out)
     model = application.registry.import_bundle(str(output), actor=actor)
+    if decision.promote and application.settings.model is not None:
+        decision = decision.withheld(
+            f"Not promoted: the setting 'model' says {application.settings.model}, whatever is promoted. "
+            f"Without it: {decision.sentence}"
+        )
     settled = decision.promote and application.registry.promote_after(
         model, expected=material.model, actor=actor, reason=decision.sentence,
         also=lambda session: also(session, decision, model),
@@ -153,9 +157,13 @@ def _free_version(application: Application, parent: ModelVersion, name: str) -> 
     return next(each for each in chain([plain], numbered) if each not in taken)
 
 
-def run_name() -> str:
-    """Return a name for a run that nobody queued."""
-    return f"{now():%Y%m%d-%H%M%S}"
+def clear(application: Application, name: str) -> None:
+    """Remove what a run that is not gone on with has left."""
+    from training.recipe import checkpoint_folder
+
+    output = application.settings.data_dir / "training" / name
+    for folder in (output, checkpoint_folder(output)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def labelled_exams(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:

@@ -45,8 +45,11 @@ class HeldRun:
     attempts: int
 
 
-def request(database: Database, options: dict[str, Any], *, actor: str) -> int:
-    """Ask for a retraining; return its number. Raises WorkerError while another one is under way."""
+def request(database: Database, options: dict[str, Any], *, actor: str, owner: str | None = None) -> int:
+    """Ask for a retraining; return its number. With an owner, nobody else can take it before.
+
+    Raises WorkerError while another one is under way.
+    """
     with database.write() as session:
         # Whoever asks at the same moment waits here.
         session.scalars(select(ModelVersion.id).order_by(ModelVersion.id).with_for_update()).all()
@@ -59,6 +62,7 @@ def request(database: Database, options: dict[str, Any], *, actor: str) -> int:
             requested_by=actor[:128],
             requested_at=now(),
             stage="waiting",
+            lease_owner=owner,
         )
         session.add(run)
         session.flush()
@@ -78,6 +82,7 @@ def claim(database: Database, number: int, owner: str) -> HeldRun | None:
             session,
             update(TrainingRun)
             .where(TrainingRun.id == number, TrainingRun.state == RunState.QUEUED)
+            .where(or_(TrainingRun.lease_owner.is_(None), TrainingRun.lease_owner == owner))
             .values(
                 state=RunState.RUNNING,
                 lease_owner=owner,
@@ -158,7 +163,11 @@ def give_back(database: Database, number: int, owner: str, why: str, *, counts: 
 
 def waiting(session: Session) -> Sequence[int]:
     """Return the runs that nobody has taken."""
-    return session.scalars(select(TrainingRun.id).where(TrainingRun.state == RunState.QUEUED)).all()
+    return session.scalars(
+        select(TrainingRun.id)
+        .where(TrainingRun.state == RunState.QUEUED, TrainingRun.lease_owner.is_(None))
+        .order_by(TrainingRun.id)
+    ).all()
 
 
 def listed(session: Session) -> list[TrainingRun]:
@@ -184,8 +193,10 @@ def as_json(run: TrainingRun) -> dict[str, Any]:
 
 def due_to_wake(stale_before: Any) -> Any:
     """Return a condition for runs that wait and were not woken lately."""
-    return (TrainingRun.state == RunState.QUEUED) & or_(
-        TrainingRun.woken_at.is_(None), TrainingRun.woken_at < stale_before
+    return (
+        (TrainingRun.state == RunState.QUEUED)
+        & TrainingRun.lease_owner.is_(None)
+        & or_(TrainingRun.woken_at.is_(None), TrainingRun.woken_at < stale_before)
     )
 
 

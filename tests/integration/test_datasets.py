@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.datasets import ct, write
 from training.dataset import BACKGROUND, load, several_names
 from training.errors import DatasetError, TrainingError
 from training.phantom import PhantomExam
-from training.sources import find_sources
+from training.sources import Source, find_sources
 from training.weights import find_start, load_weights, make_network
 
 SMALL = Preprocessing(size=64)
@@ -123,6 +124,29 @@ def test_one_slice_under_two_patients_is_refused_and_a_repeated_one_read_once(tm
         load(find_sources(tmp_path), SMALL)
 
 
+def test_a_radiologist_corrects_the_class_of_a_slice_but_not_whose_it_is(tmp_path: Path) -> None:
+    slices = [picture(tmp_path / name / "0.png", value) for name, value in (("a", 90), ("b", 120), ("c", 150))]
+    base = [Source("UIP", (slices[0],), True, "a"), Source("NSIP", (slices[1],), True, "b")]
+    labelled = Source("NSIP", (slices[0],), True, "a", outweighs=True)
+    assert load([*base, labelled, Source("UIP", (slices[2],), True, "c")], SMALL).kinds.tolist() == [
+        "NSIP", "NSIP", "UIP",
+    ]  # fmt: skip
+    for wrong in (
+        Source("UIP", (slices[0],), True, "hospital 7", outweighs=True),
+        Source("UIP", (slices[0],), True, "a", outweighs=True),
+    ):
+        with pytest.raises(DatasetError, match="one is wrong"):
+            load([*base, labelled, wrong], SMALL)
+    with pytest.raises(DatasetError, match="one is wrong"):
+        load([*base, replace(labelled, patient="hospital 7")], SMALL)
+
+
+def test_folders_numbered_anew_in_each_class_are_exams_of_their_own(tmp_path: Path) -> None:
+    for number, name in enumerate(("UIP", "NSIP")):
+        picture(tmp_path / name / "1" / "0.png", 90 + number)
+    assert len(set(load(find_sources(tmp_path), SMALL).exams.tolist())) == 2
+
+
 def test_a_patient_of_two_classes_is_told(tmp_path: Path) -> None:
     for number, name in enumerate(("UIP", "NSIP")):
         picture(tmp_path / name / "ana" / "0.png", 90 + number)
@@ -171,7 +195,7 @@ def test_imagenet_weights_start_all_but_the_last_layer(imagenet_weights: Path) -
     torch.manual_seed(0)
     network, untouched = build("mobilenet_v2", 2), build("mobilenet_v2", 2)
     before = network.state_dict()["classifier.1.weight"].clone()
-    load_weights(network, imagenet_weights)
+    load_weights(network, imagenet_weights, last_layer=False)
     assert torch.equal(network.state_dict()["classifier.1.weight"], before)
     assert not torch.equal(network.state_dict()["features.0.0.weight"], untouched.state_dict()["features.0.0.weight"])
 
@@ -183,7 +207,7 @@ def test_weights_come_from_pth_and_safetensors_alike(tmp_path: Path) -> None:
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     for file in ("mobilenet_v2-abc.pth", "w.safetensors"):
         network = build("mobilenet_v2", 2)
-        load_weights(network, tmp_path / file)
+        load_weights(network, tmp_path / file, last_layer=False)
         assert torch.equal(network.state_dict()["features.18.0.weight"], source.state_dict()["features.18.0.weight"])
     start = find_start("mobilenet_v2", tmp_path, from_scratch=False)
     assert str(start) == "weights of mobilenet_v2-abc.pth"
@@ -206,21 +230,40 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "evil.pth"
     torch.save({"features.0.0.weight": _Evil()}, file)
     with pytest.raises(TrainingError, match="no weights that can be read"):
-        load_weights(build("mobilenet_v2", 2), file)
+        load_weights(build("mobilenet_v2", 2), file, last_layer=False)
     assert not Path("/tmp/reticula-was-here").exists()
     torch.save({"epoch": 3}, file)
     with pytest.raises(TrainingError, match="something else"):
-        load_weights(build("mobilenet_v2", 2), file)
+        load_weights(build("mobilenet_v2", 2), file, last_layer=False)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     save_file({"features.0.0.weight": torch.zeros(1)}, file)
     with pytest.raises(TrainingError, match="does not fit"):
-        load_weights(build("mobilenet_v2", 2), file)
-    file.write_bytes(b"garbage")
-    with pytest.raises(TrainingError, match="no weights"):
-        load_weights(build("mobilenet_v2", 2), file)
+        load_weights(build("mobilenet_v2", 2), file, last_layer=False)
+    for name in ("w.safetensors", "w.pth"):
+        (tmp_path / name).write_bytes(b"garbage")
+        with pytest.raises(TrainingError, match="no weights"):
+            load_weights(build("mobilenet_v2", 2), tmp_path / name, last_layer=False)
+
+
+def test_weights_of_a_bundle_start_no_new_split(tmp_path: Path) -> None:
+    """They have learned from patients whom it would test them on."""
+    torch.manual_seed(3)
+    source, network = build("mobilenet_v2", 2), build("mobilenet_v2", 2)
+    (tmp_path / "bundle").mkdir()
+    for folder in (tmp_path, tmp_path / "bundle"):
+        save_file(source.state_dict(), folder / "mobilenet_v2.safetensors")
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    for place in (tmp_path / "bundle", tmp_path / "bundle" / "mobilenet_v2.safetensors"):
+        with pytest.raises(TrainingError, match="reticula retrain"):
+            find_start("mobilenet_v2", place, from_scratch=False)
+    before = network.state_dict()["classifier.1.weight"].clone()
+    load_weights(network, tmp_path / "mobilenet_v2.safetensors", last_layer=False)
+    assert torch.equal(network.state_dict()["classifier.1.weight"], before)
+    load_weights(network, tmp_path / "mobilenet_v2.safetensors", last_layer=True)
+    assert torch.equal(network.state_dict()["classifier.1.weight"], source.state_dict()["classifier.1.weight"])
 
 
 def test_the_same_seed_starts_the_same_network() -> None:

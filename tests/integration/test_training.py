@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,17 +296,22 @@ def test_ctrl_c_keeps_the_best_epoch_and_resume_goes_on(eight: Path, tmp_path: P
                  "--size", "64", "--epochs", "400", "--batch", "4", "--learning-rate", "0.001")  # fmt: skip
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "worker.main", *arguments], cwd=tmp_path, stderr=log, stdout=log
-    )
+        # A shell has what it runs in the background ignore the signal, and so would its children.
+        ["env", "--default-signal=INT", sys.executable, "-P", "-m", "worker.main", *arguments],
+        cwd=tmp_path, stderr=log, stdout=log,
+    )  # fmt: skip
     checkpoint = tmp_path / ".b.run" / "patient-1.pt"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists():
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(90) == 0, (tmp_path / "log").read_text()
-    log.close()
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 0, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        log.close()
     metrics = open_bundle(tmp_path / "b").description.metrics
     assert metrics["interrupted"]
     stopped_at = len(metrics["epochs"])
@@ -314,6 +320,25 @@ def test_ctrl_c_keeps_the_best_epoch_and_resume_goes_on(eight: Path, tmp_path: P
     assert (refused.returncode, "other options" in refused.stderr) == (1, True), refused.stderr
     checkpoint_state = torch.load(checkpoint, weights_only=True)
     assert len(checkpoint_state["history"]) >= stopped_at
+
+
+def test_a_run_whose_patients_were_corrected_is_not_gone_on_with(tmp_path: Path) -> None:
+    """The split follows the patients: an old network would be tested on slices that it has learned."""
+    counts = {"UIP": {"u1": 4, "u2": 4, "u3": 4}, "NSIP": {"n1": 4, "n2": 4, "n3": 4}}
+    data = labelled_slices(counts, size=SIZE)
+    patients = data.patients.copy()
+    patients[:8] = patients[:8][::-1]
+    for changed in (data, replace(data, patients=patients)):
+        recipe = Recipe(
+            name="r", version="1", architecture="mobilenet_v2", start=Start("scratch"), protocol="patient",
+            fine_tune="last", balance="undersample", folds=1, views=Views(), schedule=Schedule(epochs=1), device="cpu",
+            both=False, limits="", command="",
+        )  # fmt: skip
+        run = Run(recipe, changed, tmp_path / "features")
+        assert run.resumable(tmp_path / "out") is False
+        if changed is data:
+            run._checkpoints(tmp_path / "out", resume=False)
+            assert run.resumable(tmp_path / "out") is True
 
 
 def test_kill_9_in_mid_training_loses_no_finished_epoch(eight: Path, tmp_path: Path) -> None:

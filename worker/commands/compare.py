@@ -73,7 +73,7 @@ def compare(
     tuned = chosen(fine_tune, get_args(recipes.FineTune), "--fine-tune")
     balanced = chosen(balance, get_args(Balance), "--balance")
     where = chosen(device, ("auto", "cpu", "cuda"), "--device")
-    names = [chosen(name, ARCHITECTURES, "--architecture") for name in architecture or ARCHITECTURES]
+    names = [chosen(name, ARCHITECTURES, "--architecture") for name in dict.fromkeys(architecture or ARCHITECTURES)]
     found = learning.weights_setting(weights, from_scratch=from_scratch)
     starts = {name: find_start(name, found, from_scratch=from_scratch) for name in names}
     sources = learning.sources_of(dataset)

@@ -86,7 +86,7 @@ def promote(
     Example: reticula models promote 'uip-nsip 2'
     """
     version = application().registry.promote(name, actor=audit.person())
-    console.say(f"Model {version.name} {version.version} is active.")
+    console.say(f"Model {version.name} {version.version} is active.{_pinned()}")
 
 
 @app.command()
@@ -96,7 +96,12 @@ def rollback() -> None:
     Example: reticula models rollback
     """
     version = application().registry.rollback(actor=audit.person())
-    console.say(f"Model {version.name} {version.version} is active again.")
+    console.say(f"Model {version.name} {version.version} is active again.{_pinned()}")
+
+
+def _pinned() -> str:
+    pinned = application().settings.model
+    return "" if pinned is None else f" But the setting 'model' says {pinned}, and that one classifies."
 
 
 @app.command("import")

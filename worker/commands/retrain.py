@@ -25,6 +25,7 @@ from worker.tables import ModelVersion
 from worker.training_runs import HeldRun, RunState
 
 if TYPE_CHECKING:
+    from training.dataset import LabelledSlices
     from training.promotion import Decision
     from training.recipe import Observer
 
@@ -52,6 +53,8 @@ def retrain(
         fine_tune=chosen(fine_tune, ("last", "all"), "--fine-tune"),
         epochs=epochs,
     )
+    if queue and (dry_run or as_json):
+        raise typer.BadParameter("Leave out --queue: a queued run tells of itself in 'reticula models list'.")
     if queue:
         _queue(options)
         return
@@ -73,10 +76,7 @@ def retrain(
 
             _show_plan(summary(data, Sides.of(material.bundle)), material, as_json=as_json)
             return
-        outcome = retraining.run(
-            application(), material, data, options, observer,
-            name=retraining.run_name(), actor=audit.person(), command=learning.command_line(),
-        )  # fmt: skip
+        outcome = _run_here(material, data, options, observer)
     if as_json:
         console.say_json({"model": f"{outcome.model.name} {outcome.model.version}", **outcome.decision.as_json()})
         return
@@ -93,6 +93,53 @@ def _queue(options: Options) -> None:
     console.say(f"Retraining {number} is queued; 'reticula models list' shows how far it is.")
 
 
+def _run_here(
+    material: retraining.Material, data: "LabelledSlices", options: Options, observer: "Observer"
+) -> retraining.Outcome:
+    """Do a run that nobody queued; what comes of it is stored as that of a queued one."""
+    database, owner = application().database, training_runs.new_owner()
+    number = training_runs.request(database, options.as_json(), actor=audit.person(), owner=owner)
+    held = training_runs.claim(database, number, owner)
+    if held is None:
+        raise WorkerError(f"Retraining {number} was taken by a worker: see 'reticula models list'.")
+    try:
+        return _do(held, material, data, options, observer, learning.command_line())
+    except KeyboardInterrupt:
+        _fail(held, "Stopped by whoever started it.")
+        raise
+
+
+def _do(
+    held: HeldRun,
+    material: retraining.Material,
+    data: "LabelledSlices",
+    options: Options,
+    observer: "Observer",
+    command: str,
+) -> retraining.Outcome:
+    threading.Thread(target=_keep, args=(held,), daemon=True).start()
+
+    def settle(session: Session, decision: "Decision", model: ModelVersion) -> None:
+        training_runs.finish(session, held, RunState.DONE, decision.sentence, decision.as_json(), model_id=model.id)
+
+    try:
+        return retraining.run(
+            application(), material, data, options, observer,
+            name=f"run-{held.id}", actor=held.requested_by, command=command, also=settle,
+        )  # fmt: skip
+    except UnavailableError:
+        raise  # the run is taken up again
+    except (WorkerError, TrainingError, ModelError, OSError) as error:
+        _fail(held, f"Failed: {error}")
+        raise
+
+
+def _fail(held: HeldRun, why: str) -> None:
+    with application().database.write() as session:
+        training_runs.finish(session, held, RunState.FAILED, why)
+    retraining.clear(application(), f"run-{held.id}")
+
+
 def _queued_run(number: int, owner: str) -> None:
     """Do a queued run to its end, and store what came of it."""
     app = application()
@@ -100,27 +147,18 @@ def _queued_run(number: int, owner: str) -> None:
     if held is None:
         console.err.print(f"Retraining {number} is in other hands.")
         return
-    threading.Thread(target=_keep, args=(held,), daemon=True).start()
     try:
         options = Options.from_json(held.options)
         material = retraining.gather(app, options)
         left_out: list[str] = []
         data = retraining.read(material, left_out.append)
-        logger.info("Retraining %d: %d slices, %d files or exams left out.", number, len(data), len(left_out))
-
-        def settle(session: Session, decision: "Decision", model: ModelVersion) -> None:
-            training_runs.finish(session, held, RunState.DONE, decision.sentence, decision.as_json(), model_id=model.id)
-
-        retraining.run(
-            app, material, data, options, _observer(held), name=f"run-{number}", actor=held.requested_by,
-            command=f"reticula retrain --run {number}", also=settle,
-        )  # fmt: skip
     except UnavailableError:
         raise  # the run is taken up again
     except (WorkerError, TrainingError, ModelError, OSError) as error:
-        with app.database.write() as session:
-            training_runs.finish(session, held, RunState.FAILED, f"Failed: {error}")
+        _fail(held, f"Failed: {error}")
         raise
+    logger.info("Retraining %d: %d slices, %d files or exams left out.", number, len(data), len(left_out))
+    _do(held, material, data, options, _observer(held), f"reticula retrain --run {number}")
 
 
 def _keep(held: HeldRun) -> None:
