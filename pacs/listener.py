@@ -6,11 +6,14 @@ a broker is needed here.
 
 import ipaddress
 import logging
+import ssl
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal, cast
 
 from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
@@ -29,14 +32,15 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import ThreadedAssociationServer
 
 from pacs.elements import is_uid, text
 from pacs.errors import ListenError, Unreadable
 from pacs.series import CT_CLASSES
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
+from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +63,17 @@ CT_TRANSFER_SYNTAXES = (
 # C-STORE statuses (PS3.4 table B.2-1, PS3.7 C).
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
+DUPLICATE_INSTANCE = 0x0111
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
-# A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, calling AE title not recognised.
+# A-ASSOCIATE-RJ (PS3.8 table 9-21): result, source, reason. Permanent and by the service user…
 _NOT_A_PEER = (0x01, 0x01, 0x03)
+_NOT_OUR_TITLE = (0x01, 0x01, 0x07)
+# …or transient and by the service provider: temporary congestion, local limit exceeded.
+_NO_ROOM = (0x02, 0x03, 0x01)
+_TOO_MANY = (0x02, 0x03, 0x02)
 
 _IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -77,8 +86,22 @@ class Peer:
     address: str
 
 
+@dataclass(frozen=True)
+class Happening:
+    """Something that an audit trail keeps. reason: why it was rejected. received: instances by study UID."""
+
+    kind: Literal["rejected", "received", "conflict"]
+    calling: str
+    address: str
+    reason: str = ""
+    received: dict[str, int] = field(default_factory=dict)
+
+
 class Listener:
-    """A running service. With no peers any AE title may connect, but from this machine only."""
+    """A running service. With no peers any AE title may connect, but from this machine only.
+
+    `witness` is told what an audit trail keeps, in the thread of the association.
+    """
 
     def __init__(
         self,
@@ -89,15 +112,26 @@ class Listener:
         port: int,
         peers: Sequence[Peer] = (),
         associations: int = 32,
+        associations_per_peer: int = 16,
+        limits: Limits = DEFAULT_LIMITS,
+        tls: ssl.SSLContext | None = None,
+        witness: Callable[[Happening], None] = lambda _happening: None,
     ) -> None:
         self._store = store
         self._peers = frozenset((peer.ae_title, peer.address) for peer in peers)
         self._ae_title, self._address = ae_title, (host, port)
-        self._server: ThreadedAssociationServer | None = None
+        self._associations, self._per_peer = associations, associations_per_peer
+        self._limits, self._tls, self._witness = limits, tls, witness
+        self._lock = threading.Lock()
+        self._open: dict[Association, _Open] = {}
+        self._server: Server | None = None
         self._entity = AE(ae_title)
         self._entity.require_called_aet = True
-        self._entity.maximum_pdu_size = 0
-        self._entity.maximum_associations = associations
+        self._entity.maximum_pdu_size = limits.pdu
+        # We count ourselves, see `_objection`: those that still negotiate must not keep the others out.
+        self._entity.maximum_associations = 10 * limits.connections
+        self._entity.acse_timeout = limits.negotiation
+        self._entity.dimse_timeout = self._entity.network_timeout = limits.idle
         self._entity.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
             syntaxes = CT_TRANSFER_SYNTAXES if context.abstract_syntax in CT_CLASSES else ALL_TRANSFER_SYNTAXES
@@ -114,18 +148,25 @@ class Listener:
         """Listen in threads of its own. Raises ListenError where the address cannot be had."""
         # pynetdicom's own handlers format every message that comes, for a log that nobody keeps.
         _config.LOG_HANDLER_LEVEL = "none"
-        handlers = [(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)]
+        handlers = [
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_DIMSE_RECV, lambda event: message_ended(event.assoc)),
+            (evt.EVT_CONN_CLOSE, self._on_closed),
+        ]
         try:
-            self._server = self._entity.start_server(
+            server = self._entity.make_server(
                 self._address,
-                block=False,
                 evt_handlers=handlers,  # type: ignore[arg-type]
+                server_class=partial(Server, limits=self._limits, tls=self._tls),  # type: ignore[arg-type]
             )
         except OSError as error:
             host, port = self._address
             raise ListenError(
                 f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one."
             ) from error
+        self._server = cast("Server", server)
+        threading.Thread(target=server.serve_forever, args=(0.1,), name="listener", daemon=True).start()
 
     def stop(self, grace_seconds: float = 0) -> None:
         """Take no more associations; give those that are open so long to end by themselves, then abort them."""
@@ -135,23 +176,54 @@ class Listener:
         deadline = time.monotonic() + grace_seconds
         # Closes the listening socket and leaves the associations alone.
         server.shutdown()
-        while self._entity.active_associations and time.monotonic() < deadline:
+        while server.active_associations and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in self._entity.active_associations:
+        for association in server.active_associations:
             association.abort()
 
     def _on_requested(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        calling = "?"
+        calling, address = "?", str(requestor.address)
         try:
             calling = str(requestor.primitive.calling_ae_title).strip()
-            if self._may_connect(calling, str(requestor.address)):
-                return
+            called = str(requestor.primitive.called_ae_title).strip()
+            objection = self._objection(event.assoc, _Open(calling, address), called)
         except Exception:  # pynetdicom logs what a handler raises and goes on: that would let anybody in
             logger.exception("The request for an association cannot be judged.")
-        logger.warning("Association of %s from %s rejected: not among the peers.", calling, requestor.address)
-        event.assoc.acse.send_reject(*_NOT_A_PEER)
+            objection = _NOT_A_PEER, "it cannot be judged"
+        if objection is None:
+            return
+        answer, reason = objection
+        logger.warning("Association of %r from %s rejected: %s.", calling, address, reason)
+        event.assoc.acse.send_reject(*answer)
         event.assoc.kill()
+        self._witness(Happening("rejected", calling, address, reason))
+
+    def _objection(
+        self, association: Association, requestor: "_Open", called: str
+    ) -> tuple[tuple[int, int, int], str] | None:
+        """Return why an association is not taken, as the answer and in words; None where it is, and count it."""
+        if not self._may_connect(requestor.calling, requestor.address):
+            return _NOT_A_PEER, "not among the peers"
+        if called != self._ae_title:
+            return _NOT_OUR_TITLE, f"it calls {called!r}, which is not our AE title"
+        if not self._store.has_room():
+            return _NO_ROOM, "the disk is nearly full"
+        with self._lock:
+            self._open = {each: known for each, known in self._open.items() if each.is_alive()}
+            of_peer = [each for each in self._open.values() if each.peer == requestor.peer]
+            if len(of_peer) >= self._per_peer:
+                return _TOO_MANY, f"this peer has {len(of_peer)} already"
+            if len(self._open) >= self._associations:
+                return _TOO_MANY, f"there are {len(self._open)} already"
+            self._open[association] = requestor
+        return None
+
+    def _on_closed(self, event: Any) -> None:
+        with self._lock:
+            known = self._open.pop(event.assoc, None)
+        if known is not None and known.received:
+            self._witness(Happening("received", known.calling, known.address, received=known.received))
 
     def _may_connect(self, calling: str, address: str) -> bool:
         if self._peers:
@@ -176,9 +248,29 @@ class Listener:
         except OSError as error:
             logger.error("Instance %s from %s was not stored: %s", instance.sop_uid, calling, error.strerror)  # noqa: TRY400
             return OUT_OF_RESOURCES if is_disk_full(error) else PROCESSING_FAILURE
-        if outcome is Stored.CONFLICT:
-            logger.warning("Instance %s came again from %s with other content: kept aside.", instance.sop_uid, calling)
+        known = self._open.get(event.assoc)
+        if outcome in (Stored.CONFLICT, Stored.REFUSED, Stored.REVISED):
+            what = f"Instance {instance.sop_uid} came again with other content: {outcome.value}"
+            logger.warning("%s (from %s).", what, calling)
+            self._witness(Happening("conflict", calling, "" if known is None else known.address, what))
+        if outcome is Stored.REFUSED:
+            return DUPLICATE_INSTANCE
+        if known is not None:
+            known.received[instance.study_uid] = known.received.get(instance.study_uid, 0) + 1
         return SUCCESS
+
+
+@dataclass
+class _Open:
+    """An association that is open: who has it, and how many instances of which study came by it."""
+
+    calling: str
+    address: str
+    received: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def peer(self) -> tuple[str, str]:
+        return self.calling, self.address
 
 
 def _read(event: Any, calling: str, called: str) -> ReceivedInstance:

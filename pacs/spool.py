@@ -5,6 +5,8 @@
     aside/<day>/                           other classes (SR, SC…), with their own retention
     conflicts/<day>/                       an instance UID that came again with other content, with that retention too
 
+By setting such an instance is refused instead, or lies beside the first one as `<UID>~<hash>.dcm` for a new revision.
+
 File names are UIDs that were checked. Who sent an instance stands in its file meta information.
 """
 
@@ -28,6 +30,8 @@ from pacs.series import CT_CLASSES
 # PS3.10 chapter 7.1: preamble and prefix, then (0002,0000), whose value is the length of the rest of the group.
 _META_LENGTH_AT = 128 + 4 + 8
 _STALE_SECONDS = 3600
+# Between the UID and the hash in the name of an instance whose UID was taken already: no UID holds it.
+VERSION_MARK = "~"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -43,12 +47,25 @@ class ReceivedInstance:
 
 
 class Stored(Enum):
-    """What became of a received instance; in every case it is on disk."""
+    """What became of a received instance; where it was not refused, it is on disk.
+
+    Of an instance whose UID is taken by other content: CONFLICT, REFUSED or REVISED, by the rule that is set.
+    """
 
     NEW = "new"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
+    DUPLICATE = "the same as before"
+    CONFLICT = "kept aside"
+    REFUSED = "refused"
+    REVISED = "taken as a new revision"
+    ASIDE = "laid aside"
+
+
+class OnConflict(Enum):
+    """What is done with an instance whose UID is taken by other content. What was there first is never changed."""
+
     ASIDE = "aside"
+    REFUSE = "refuse"
+    REVISE = "revise"
 
 
 class InstanceStore(Protocol):
@@ -56,6 +73,10 @@ class InstanceStore(Protocol):
 
     def store(self, instance: ReceivedInstance) -> Stored:
         """Keep the instance."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether there is room for more; asked before a sender begins."""
         ...
 
 
@@ -80,10 +101,15 @@ class SpooledInstance:
 
 
 class Spool:
-    """The spool in `root`; several processes may store into it at once."""
+    """The spool in `root`; several processes may store into it at once.
 
-    def __init__(self, root: Path) -> None:
+    min_free: bytes of the disk below which no new sender is taken. Half of them are kept free from those that are under
+    way, for the database, reports and logs.
+    """
+
+    def __init__(self, root: Path, *, min_free: int = 0, on_conflict: OnConflict = OnConflict.ASIDE) -> None:
         self.root = root
+        self._min_free, self._on_conflict = min_free, on_conflict
         # Folders whose names are known to be durable, those of their parents too.
         self._durable: set[Path] = set()
 
@@ -101,6 +127,8 @@ class Spool:
 
         Raises OSError where the disk does not take it, and leaves no half file.
         """
+        if self._min_free and self._free() - len(instance.content) < self._min_free // 2:
+            raise OSError(errno.ENOSPC, "the disk is nearly full")
         name = f"{instance.sop_uid}.dcm"
         if instance.sop_class_uid not in CT_CLASSES:
             folder, outcome = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d"), Stored.ASIDE
@@ -114,12 +142,30 @@ class Spool:
             if _same_dataset(folder / name, instance.content):
                 sync_folder(folder)  # whoever wrote it may not have come that far yet
                 return Stored.DUPLICATE
-            content = hashlib.sha256(_dataset(instance.content)).hexdigest()
-            day = datetime.now(UTC).strftime("%Y%m%d")
-            self._name(temporary, self.root / "conflicts" / day / f"{instance.sop_uid}.{content[:32]}.dcm")
-            return Stored.CONFLICT
+            return self._conflict(instance, temporary, folder)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def has_room(self) -> bool:
+        """Whether the disk has room for another sender."""
+        return not self._min_free or self._free() >= self._min_free
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.root).free
+
+    def _conflict(self, instance: ReceivedInstance, temporary: Path, folder: Path) -> Stored:
+        """Do as the rule says with an instance whose UID is taken by other content."""
+        if self._on_conflict is OnConflict.REFUSE:
+            return Stored.REFUSED
+        content = hashlib.sha256(_dataset(instance.content)).hexdigest()
+        name = f"{instance.sop_uid}{VERSION_MARK}{content[:32]}.dcm"
+        if self._on_conflict is OnConflict.ASIDE or folder.parent.name == "aside":
+            self._name(temporary, self.root / "conflicts" / datetime.now(UTC).strftime("%Y%m%d") / name)
+            return Stored.CONFLICT
+        if self._name(temporary, folder / name):
+            return Stored.REVISED
+        sync_folder(folder)
+        return Stored.DUPLICATE
 
     def series(self) -> Iterator[SpooledSeries]:
         """Yield every series of the spool."""
@@ -136,8 +182,9 @@ class Spool:
                 if entry.name.endswith(".dcm"):
                     status = entry.stat()
                     arrived = datetime.fromtimestamp(status.st_mtime, UTC)
-                    found.append(SpooledInstance(entry.name[:-4], Path(entry.path), status.st_size, arrived))
-        return sorted(found, key=lambda instance: (instance.arrived, instance.sop_uid))
+                    sop_uid = entry.name[:-4].partition(VERSION_MARK)[0]
+                    found.append(SpooledInstance(sop_uid, Path(entry.path), status.st_size, arrived))
+        return sorted(found, key=lambda instance: (instance.arrived, instance.path.name))
 
     def expire_aside(self, days: int, today: date) -> int:
         """Remove what was laid aside or in conflict more than `days` days ago; return the number of folders removed."""

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from worker.database import Database
 from worker.registry import Registry
-from worker.settings import DestinationSettings, DicomwebSettings, Settings
+from worker.settings import DestinationSettings, DicomwebSettings, Settings, TlsSettings
 
 if TYPE_CHECKING:
     from pacs.destinations import Destination
     from pacs.listener import Listener
     from pacs.spool import Spool
+    from pacs.tls import Identity
     from worker.broker import Broker
     from worker.delivery import DeliveryStage
+    from worker.journal import Journal
     from worker.stages import ClassificationStage
     from worker.sweep import Sweep
 
@@ -48,9 +50,21 @@ class Application:
     @cached_property
     def spool(self) -> "Spool":
         """The received instances."""
-        from pacs.spool import Spool
+        from pacs.spool import OnConflict, Spool
 
-        return Spool(self.settings.data_dir / "spool")
+        listener = self.settings.listener
+        return Spool(
+            self.settings.data_dir / "spool",
+            min_free=listener.min_free_mb << 20,
+            on_conflict=OnConflict(listener.conflicts),
+        )
+
+    @cached_property
+    def journal(self) -> "Journal":
+        """The events that wait for the database."""
+        from worker.journal import Journal
+
+        return Journal(self.settings.data_dir / "journal")
 
     @cached_property
     def destinations(self) -> "dict[str, Destination]":
@@ -60,8 +74,11 @@ class Application:
     def listener(self) -> "Listener":
         """A listener that stores into the spool."""
         from pacs.listener import Listener, Peer
+        from pacs.tls import server_context
+        from pacs.transport import Limits
 
         configured = self.settings.listener
+        identity = tls_identity(configured.tls)
         return Listener(
             self.spool,
             ae_title=configured.ae_title,
@@ -69,13 +86,25 @@ class Application:
             port=configured.port,
             peers=[Peer(peer.ae_title, str(peer.address)) for peer in self.settings.peers],
             associations=configured.max_associations,
+            associations_per_peer=configured.max_associations_per_peer,
+            limits=Limits(
+                negotiation=configured.negotiation_seconds,
+                idle=configured.idle_seconds,
+                pdu_seconds=configured.idle_seconds,
+                pdu=configured.max_pdu_bytes,
+                instance=configured.max_instance_mb << 20,
+                receiving=2 * configured.max_instance_mb << 20,
+                connections=2 * configured.max_associations,
+            ),
+            tls=None if identity is None else server_context(identity),
+            witness=self.journal.witness,
         )
 
     def sweep(self) -> "Sweep":
         """A sweep over spool and database."""
         from worker.sweep import Sweep
 
-        return Sweep(self.settings, self.database, self.spool, self.registry, self.broker)
+        return Sweep(self.settings, self.database, self.spool, self.registry, self.broker, self.journal)
 
     def classification(self) -> "ClassificationStage":
         """The stage that classifies."""
@@ -107,8 +136,16 @@ def make_destination(configured: DestinationSettings) -> "Destination":
     from pacs.destinations import DicomwebDestination, DimseDestination
 
     if not isinstance(configured, DicomwebSettings):
+        from pacs.tls import client_context
+
+        identity = tls_identity(configured.tls)
         return DimseDestination(
-            configured.name, configured.host, configured.port, configured.ae_title, configured.calling_ae
+            configured.name,
+            configured.host,
+            configured.port,
+            configured.ae_title,
+            configured.calling_ae,
+            tls=None if identity is None else client_context(identity),
         )
     auth: tuple[str, str] | str | None = None
     if configured.auth is not None:
@@ -117,6 +154,13 @@ def make_destination(configured: DestinationSettings) -> "Destination":
         elif configured.auth.user is not None and configured.auth.password is not None:
             auth = configured.auth.user, configured.auth.password.get_secret_value()
     return DicomwebDestination(configured.name, configured.url, auth, configured.verify)
+
+
+def tls_identity(configured: TlsSettings | None) -> "Identity | None":
+    """Return what TLS needs, or None where it is not set."""
+    from pacs.tls import Identity
+
+    return None if configured is None else Identity(configured.certificate, configured.key, configured.authorities)
 
 
 def configure_logging() -> None:

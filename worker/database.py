@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _BUSY_SECONDS = 30
+_MISSING = ("42P01", "42703")  # PostgreSQL's codes for an undefined table or column
 
 
 class Database:
@@ -55,7 +56,9 @@ class Database:
                 session.begin(),
             ):
                 yield session
-        except ProgrammingError as error:  # PostgreSQL without our tables
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", "") not in _MISSING:
+                raise
             raise UnavailableError("The tables are missing or old: run 'reticula db upgrade'.") from error
         except (OperationalError, InterfaceError) as error:
             if "no such table" in str(error.orig) or "no such column" in str(error.orig):  # SQLite without them

@@ -79,11 +79,17 @@ def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
 
 
 def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Path, ...]:
-    """Return the files of a revision: its own instances and those of the revisions before."""
-    paths = session.scalars(
-        select(Instance.path).where(Instance.series_id.in_(_revisions_up_to(series))).order_by(Instance.id)
+    """Return the files of a revision: its own instances and those of the revisions before.
+
+    Of an instance that came with several contents the last one counts.
+    """
+    rows = session.execute(
+        select(Instance.sop_uid, Instance.path)
+        .where(Instance.series_id.in_(_revisions_up_to(series)))
+        .order_by(Instance.id)
     )
-    return tuple(data_dir / path for path in paths)
+    latest = {row.sop_uid: row.path for row in rows}
+    return tuple(data_dir / path for path in latest.values())
 
 
 def renew(database: Database, held: Claim) -> None:

@@ -39,8 +39,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsSettings(_Section):
+    """PEM files for DICOM over TLS: our certificate and its key, and the authorities that we believe."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+
 class ListenerSettings(_Section):
-    """`[listener]`: who we are on the wire, and when a series is complete."""
+    """`[listener]`: who we are on the wire, what one peer may cost, and when a series is complete."""
 
     ae_title: AETitle = "RETICULA"
     host: str = "127.0.0.1"
@@ -48,7 +56,15 @@ class ListenerSettings(_Section):
     quiet_seconds: float = Field(default=30, gt=0)
     max_wait_seconds: float = Field(default=1800, gt=0)
     max_associations: int = Field(default=32, ge=1)
+    max_associations_per_peer: int = Field(default=16, ge=1)
+    max_pdu_bytes: int = Field(default=1 << 20, ge=1 << 14)
+    max_instance_mb: int = Field(default=1024, ge=1)
+    negotiation_seconds: float = Field(default=15, gt=0)
+    idle_seconds: float = Field(default=60, gt=0)
+    min_free_mb: int = Field(default=1024, ge=0)
+    conflicts: Literal["aside", "refuse", "revise"] = "aside"
     aside_days: int = Field(default=14, ge=0)
+    tls: TlsSettings | None = None
 
 
 class SelectionSettings(_Section):
@@ -82,6 +98,7 @@ class DimseSettings(_Section):
     port: Port
     ae_title: AETitle
     calling_ae: AETitle = "RETICULA"
+    tls: TlsSettings | None = None
 
 
 class AuthSettings(_Section):

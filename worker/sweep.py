@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydicom import dcmread
@@ -20,6 +20,7 @@ from worker import delivery, exams, training_runs
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.database import Database, now
 from worker.errors import UnavailableError
+from worker.journal import Journal
 from worker.queues import CLASSIFY, DELIVER, TRAINING
 from worker.registry import Registry
 from worker.settings import Settings
@@ -38,27 +39,35 @@ _SENDER_TAG = "SourceApplicationEntityTitle"
 
 @dataclass(frozen=True)
 class _Known:
-    """What the database knows of a spooled series: its latest revision and all instance UIDs."""
+    """What the database knows of a spooled series: its latest revision, and UID and file name of all instances."""
 
     series: Series | None
     sop_uids: frozenset[str]
+    names: frozenset[str]
 
     def new(self, instances: list[SpooledInstance]) -> list[SpooledInstance]:
-        """Return the instances that no revision holds yet."""
-        return [instance for instance in instances if instance.sop_uid not in self.sop_uids]
+        """Return the instances that no revision holds yet; one of a known UID is new by its content."""
+        return [instance for instance in instances if instance.path.name not in self.names]
 
 
 class Sweep:
     """One sweep; several at once do no harm, but one is enough."""
 
     def __init__(
-        self, settings: Settings, database: Database, spool: Spool, registry: Registry, broker: Broker
+        self,
+        settings: Settings,
+        database: Database,
+        spool: Spool,
+        registry: Registry,
+        broker: Broker,
+        journal: Journal,
     ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
         self._registry = registry
         self._broker = broker
+        self._journal = journal
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -68,7 +77,7 @@ class Sweep:
     def tick(self) -> None:
         """Do everything once. A database or broker that is away is logged, once, and tried again by the next tick."""
         complaint = ""
-        for step in (self._assemble, self._release, self._wake, self._keep_house):
+        for step in (self._assemble, self._release, self._wake, self._collect, self._keep_house):
             try:
                 step()
             except UnavailableError as error:
@@ -122,7 +131,7 @@ class Sweep:
             series = self._receiving(session, spooled, known.series, new, header)
             if series is None:
                 return False
-            series.instance_count = len(known.sop_uids) + len(new)
+            series.instance_count = len(known.sop_uids.union(instance.sop_uid for instance in new))
             series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
             criterion = self._criterion(new, now())
             if criterion is not None:
@@ -204,6 +213,9 @@ class Sweep:
             if count:
                 self._broker.wake(queue, count)
 
+    def _collect(self) -> None:
+        self._journal.collect(self._database)
+
     def _keep_house(self) -> None:
         if time.monotonic() < self._next_housekeeping:
             return
@@ -224,9 +236,13 @@ def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
     )
     rows = list(session.scalars(query.with_for_update(of=Series) if lock else query))
     if not rows:
-        return _Known(None, frozenset())
-    uids = session.scalars(select(Instance.sop_uid).where(Instance.series_id.in_([row.id for row in rows])))
-    return _Known(rows[-1], frozenset(uids))
+        return _Known(None, frozenset(), frozenset())
+    held = session.execute(
+        select(Instance.sop_uid, Instance.path).where(Instance.series_id.in_([row.id for row in rows]))
+    ).all()
+    return _Known(
+        rows[-1], frozenset(sop_uid for sop_uid, _ in held), frozenset(PurePath(path).name for _, path in held)
+    )
 
 
 def _header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:

@@ -117,16 +117,20 @@ class Series(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     woken_at: Mapped[datetime | None]
+    pixels_removed_at: Mapped[datetime | None]
 
     study: Mapped[Study] = relationship()
     classification: Mapped["Classification | None"] = relationship(back_populates="series")
 
 
 class Instance(Base):
-    """An instance, under the revision that it came with; later revisions hold it too."""
+    """An instance, under the revision that it came with; later revisions hold it too.
+
+    Of one SOP Instance UID that came with several contents the last row counts.
+    """
 
     __tablename__ = "instances"
-    __table_args__ = (UniqueConstraint("series_id", "sop_uid"),)
+    __table_args__ = (UniqueConstraint("series_id", "path"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
@@ -283,7 +287,10 @@ class Report(Base):
 
 
 class Delivery(Base):
-    """One object on its way to one destination. The SOP class may fall back, hence it may change."""
+    """One object on its way to one destination. The SOP class may fall back, hence it may change.
+
+    transaction_uid: of the storage commitment that is waited for.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -304,6 +311,7 @@ class Delivery(Base):
     last_error: Mapped[str | None] = mapped_column(Text)
     next_attempt_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
+    transaction_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH))
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     woken_at: Mapped[datetime | None]
@@ -322,7 +330,10 @@ class Label(Base):
 
 
 class AuditEvent(Base):
-    """Who did what to which exam or model, and when."""
+    """Who did what to which exam or model, and when: append only, the database refuses anything else.
+
+    uid: of events that came from outside the database, so that each comes once.
+    """
 
     __tablename__ = "audit_events"
 
@@ -332,3 +343,4 @@ class AuditEvent(Base):
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(String(128))
     detail: Mapped[dict[str, Any]]
+    uid: Mapped[str | None] = mapped_column(String(32), unique=True, index=True)

@@ -1,5 +1,6 @@
 """C-STORE to a PACS."""
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -24,10 +25,20 @@ _CONNECT_SECONDS = 10
 class DimseDestination:
     """A storage SCP at host and port. `timeout` in seconds holds for connecting and for each answer."""
 
-    def __init__(self, name: str, host: str, port: int, ae_title: str, calling_ae: str, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        ae_title: str,
+        calling_ae: str,
+        timeout: float = 30,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.name = name
         self._host, self._port, self._ae_title, self._calling_ae = host, port, ae_title, calling_ae
         self._timeout = timeout
+        self._tls = None if tls is None else (tls, host)
 
     def deliver(self, offer: Offer) -> Document:
         """Propose every SOP class of the offer and send the first that is accepted."""
@@ -61,7 +72,9 @@ class DimseDestination:
         for sop_class in sop_classes:
             entity.add_requested_context(sop_class, _SYNTAXES)
         try:
-            association = entity.associate(self._host, self._port, ae_title=self._ae_title, max_pdu=0)
+            association = entity.associate(
+                self._host, self._port, ae_title=self._ae_title, max_pdu=0, tls_args=self._tls
+            )
         except OSError as error:
             raise Retry(f"{self.name} ({self._host}:{self._port}): {error.strerror or error}.") from error
         if not association.is_established:

@@ -208,6 +208,9 @@ def test_a_disk_that_does_not_take_it_has_its_status(number: int, status: int) -
         def store(self, instance: ReceivedInstance) -> Stored:
             raise OSError(number, os.strerror(number))
 
+        def has_room(self) -> bool:
+            return True
+
     listener = Listener(FullStore(), ae_title="RETICULA", host="127.0.0.1", port=0)
     listener.start()
     try:

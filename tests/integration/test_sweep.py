@@ -177,6 +177,28 @@ def test_late_slices_open_a_revision_whose_report_names_the_one_before(
         assert len(list_exams(session)) == 1
 
 
+def test_corrected_slices_open_a_revision_where_that_is_the_rule(
+    tmp_path: Path, database: Database, archive: tuple[Archive, Listener], phantoms: tuple[Path, list[PhantomExam]]
+) -> None:
+    plant = Plant(tmp_path / "data", database, archive[1].port, conflicts="revise")
+    plant.app.registry.import_bundle("demo", actor="test")
+    truth, paths = phantoms[1][0], files(phantoms)
+    plant.receive(*paths, age=60)
+    plant.run()
+    corrected = dcmread(paths[3])
+    corrected.InstanceNumber = "900"
+    plant.receive(*write(tmp_path / "corrected", corrected))
+    stored = plant.app.spool.root / "series" / truth.study_uid / truth.series_uid
+    (version,) = stored.glob("*~*.dcm")
+    os.utime(version, (time.time() - 60, time.time() - 60))
+    plant.run()
+    plant.run()
+    exam = plant.exam(truth.series_uid)
+    assert (exam["state"], exam["revision"], exam["slice_count"]) == ("reported", 2, truth.slices)
+    assert sum(image["instance_number"] == 900 for image in exam["slices"]) == 1
+    assert len(archive[0].reports(truth.study_uid)) == 2
+
+
 def test_slices_that_come_before_anyone_looked_belong_to_the_same_revision(
     plant: Plant, phantoms: tuple[Path, list[PhantomExam]]
 ) -> None:

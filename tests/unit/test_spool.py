@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import ComprehensiveSRStorage
 
-from pacs.spool import ReceivedInstance, Spool, Stored
+from pacs.spool import OnConflict, ReceivedInstance, Spool, Stored
 from tests.datasets import SERIES, STUDY, ct
 
 
@@ -60,11 +60,33 @@ def test_the_same_uid_with_other_content_is_kept_aside(spool: Spool) -> None:
     spool.store(first)
     assert spool.store(received(PatientID="P2")) is Stored.CONFLICT
     aside, kept = files(spool)
-    assert f"/{SERIES}.1." in aside
+    assert f"/{SERIES}.1~" in aside
     assert (spool.root / kept).read_bytes() == first.content
     assert dcmread(spool.root / aside).PatientID == "P2"
     assert spool.store(received(PatientID="P2")) is Stored.CONFLICT
     assert len(files(spool)) == 2, "the same conflict is kept once"
+
+
+def test_the_same_uid_with_other_content_is_refused_where_that_is_the_rule(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", on_conflict=OnConflict.REFUSE)
+    spool.prepare()
+    first = received()
+    assert spool.store(first) is Stored.NEW
+    assert spool.store(received(PatientID="P2")) is Stored.REFUSED
+    assert spool.store(received(sender="CT2")) is Stored.DUPLICATE
+    (kept,) = files(spool)
+    assert (spool.root / kept).read_bytes() == first.content
+
+
+def test_the_same_uid_with_other_content_lies_beside_the_first_for_a_revision(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", on_conflict=OnConflict.REVISE)
+    spool.prepare()
+    first, second = received(), received(PatientComments="corrected")
+    assert [spool.store(each) for each in (first, second, second)] == [Stored.NEW, Stored.REVISED, Stored.DUPLICATE]
+    (series,) = spool.series()
+    found = spool.instances(series.folder)
+    assert [each.sop_uid for each in found] == [first.sop_uid] * 2
+    assert {each.path.read_bytes() for each in found} == {first.content, second.content}
 
 
 def test_other_classes_are_laid_aside_and_expire(spool: Spool) -> None:

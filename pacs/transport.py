@@ -1,0 +1,225 @@
+"""The transport below an association: limits on time, size and number, and TLS, derived from pynetdicom's classes.
+
+pynetdicom shakes hands of TLS in the thread that accepts connections, reads a PDU of any length and waits for ever for
+its end. Here whatever one peer does or fails to do costs that peer its connection, and nobody else anything.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from socketserver import BaseServer
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+logger = logging.getLogger(__name__)
+
+# Senders may count the headers of a PDU into its length or not.
+_PDU_MARGIN = 4096
+# One message is on its way at a time (no asynchronous operations are negotiated); a release may follow.
+_MOST_UNANSWERED = 2
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one peer may cost. Times in seconds, sizes in bytes.
+
+    negotiation: for the TLS handshake, and again for the request. idle: between two PDUs. pdu_seconds: for one PDU.
+    instance: for one message. receiving: for all messages that are under way. connections: of all peers, associated
+    or not yet.
+    """
+
+    negotiation: float = 15.0
+    idle: float = 60.0
+    pdu_seconds: float = 60.0
+    pdu: int = 1 << 20
+    instance: int = 1 << 30
+    receiving: int = 2 << 30
+    connections: int = 64
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Server(ThreadedAssociationServer):
+    """Accepts connections; everything that can take time happens in a thread of the connection's own."""
+
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, limits: Limits, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+        self.limits, self.tls = limits, tls
+        self._lock = threading.Lock()
+        self._receiving = 0
+        self._starting = 0  # connections on their way to an association
+        super().__init__(*args, **{**options, "request_handler": _Connection})
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection and nothing else: the handshake is its own thread's."""
+        return self.socket.accept()  # type: ignore[union-attr]
+
+    def shutdown(self) -> None:
+        """Accept nothing more; associations that are open go on."""
+        BaseServer.shutdown(self)
+        self.server_close()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Close a connection at once where there are too many."""
+        with self._lock:
+            connected = len(self.active_associations) + self._starting
+        if connected < self.limits.connections:
+            return True
+        logger.warning("Connection from %s closed: %d are open already.", client_address[0], connected)
+        return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hand a connection to a thread of its own."""
+        with self._lock:
+            self._starting += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Be that thread; it ends when the association's own has begun."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._starting -= 1
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say in one line why a connection came to nothing; the base class prints a traceback."""
+        logger.exception("The connection from %s failed.", client_address[0])
+
+    def reserve(self, size: int) -> bool:
+        """Count the bytes of a message under way (fewer, where negative); False where that would be too many."""
+        with self._lock:
+            if size > 0 and self._receiving + size > self.limits.receiving:
+                return False
+            self._receiving += size
+            return True
+
+
+class _Connection(RequestHandler):
+    """From an accepted connection to an association that negotiates."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """Secure the connection where TLS is set, and start the association."""
+        if self.server.tls is not None:
+            self.request = self._secured(self.server.tls)
+            if self.request is None:
+                return
+        super().handle()
+
+    def _secured(self, context: ssl.SSLContext) -> ssl.SSLSocket | None:
+        plain = self.request
+        try:
+            plain.settimeout(self.server.limits.negotiation)
+            secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # it was closed before it began
+            plain.close()
+            return None
+        try:
+            deadline = threading.Timer(self.server.limits.negotiation, _shut, [secured])
+            deadline.daemon = True
+            deadline.start()
+            try:
+                secured.do_handshake()
+            finally:
+                deadline.cancel()
+        except OSError as error:  # ssl.SSLError is one
+            reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+            logger.warning("Connection from %s closed: no TLS (%s).", self.client_address[0], reason)
+            secured.close()
+            return None
+        return secured
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        # pynetdicom's socket has told of the connection, and ours tells of it again.
+        association.dul.event_queue.get_nowait()
+        association.dul.socket = _BoundedSocket(association, self.request, self.server)
+        return association
+
+
+class _BoundedSocket(AssociationSocket):
+    """Reads whole PDUs within the limits; what goes beyond them ends the connection."""
+
+    def __init__(self, association: Association, connection: Any, server: Server) -> None:
+        super().__init__(association, client_socket=connection)
+        self._server = server
+        self._message = 0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return so many bytes, or fewer where the peer has closed the connection. Raises OSError beyond a limit."""
+        limits = self._server.limits
+        header = nr_bytes == 6  # type and length of a PDU come first, alone
+        if nr_bytes > limits.pdu + _PDU_MARGIN:
+            raise self._excess(f"a PDU of {nr_bytes} bytes; {limits.pdu} is the most")
+        if not header:
+            self._count(nr_bytes)
+        received = bytearray(nr_bytes)
+        view, filled = memoryview(received), 0
+        deadline = time.monotonic() + limits.pdu_seconds
+        while filled < nr_bytes:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._excess(f"a PDU took more than {limits.pdu_seconds:g} s")
+            self.socket.settimeout(left)  # type: ignore[union-attr]
+            count = self.socket.recv_into(view[filled : filled + _PIECE])  # type: ignore[union-attr]
+            if not count:
+                break
+            filled += count
+        view.release()
+        del received[filled:]
+        return received
+
+    def message_ended(self) -> None:
+        """Begin to count anew: a message has come to its end."""
+        self._server.reserve(-self._message)
+        self._message = 0
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.message_ended()
+        super().close()
+
+    def _shutdown_socket(self) -> None:
+        """Close it in any case; the base class leaves it open where the other side has gone."""
+        connection = self.socket
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _count(self, size: int) -> None:
+        limits = self._server.limits
+        if self.assoc.dimse.msg_queue.qsize() > _MOST_UNANSWERED:
+            raise self._excess("requests come without waiting for their answers")
+        if self._message + size > limits.instance:
+            raise self._excess(f"an instance of more than {limits.instance} bytes")
+        if not self._server.reserve(size):
+            raise self._excess(f"more than {limits.receiving} bytes are being received already")
+        self._message += size
+
+    def _excess(self, what: str) -> OSError:
+        logger.warning("Association from %s ended: %s.", self.assoc.requestor.address, what)
+        return OSError(what)
+
+
+def message_ended(association: Association) -> None:
+    """Tell the socket of an association that a message has come to its end."""
+    connection = association.dul.socket
+    if isinstance(connection, _BoundedSocket):
+        connection.message_ended()
+
+
+def _shut(connection: ssl.SSLSocket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,297 @@
+"""What one peer does or fails to do costs nobody else anything: limits on number, size and time, and TLS."""
+
+import socket
+import ssl
+import struct
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from pacs.archive import Archive
+from pacs.destinations import DimseDestination
+from pacs.errors import Retry, TlsError
+from pacs.listener import Happening, Listener
+from pacs.spool import Spool
+from pacs.tls import Identity, client_context, server_context
+from pacs.transport import DEFAULT_LIMITS, Limits
+from tests.datasets import ct, write
+from tests.installation import send
+from tests.servers import wait_for
+
+TIGHT = replace(
+    DEFAULT_LIMITS, negotiation=1.0, idle=1.5, pdu_seconds=1.5, pdu=1 << 16, instance=300_000, connections=8
+)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    made = Spool(tmp_path / "spool")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def seen() -> list[Happening]:
+    return []
+
+
+@pytest.fixture
+def start(spool: Spool, seen: list[Happening]) -> Iterator[Callable[..., Listener]]:
+    running = []
+
+    def run(limits: Limits = TIGHT, **options: object) -> Listener:
+        listener = Listener(
+            spool, ae_title="RETICULA", host="127.0.0.1", port=0, limits=limits, witness=seen.append, **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+        listener.start()
+        running.append(listener)
+        return listener
+
+    yield run
+    for listener in running:
+        listener.stop()
+
+
+def associate(listener: Listener, title: str = "TESTER", *, called: str = "RETICULA") -> Association:
+    entity = AE(title)
+    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    return entity.associate("127.0.0.1", listener.port, ae_title=called)
+
+
+def stores(listener: Listener, number: int) -> int | None:
+    association = associate(listener)
+    if not association.is_established:
+        return None
+    try:
+        return int(association.send_c_store(ct(number)).Status)
+    finally:
+        association.release()
+
+
+def closed(connection: socket.socket, seconds: float) -> bool:
+    """Whether the other side closes the connection within so many seconds."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def test_a_connection_that_says_nothing_is_closed_and_disturbs_nobody(start: Callable[..., Listener]) -> None:
+    listener = start()
+    with socket.create_connection(("127.0.0.1", listener.port)) as silent:
+        assert stores(listener, 1) == 0
+        assert closed(silent, 5)
+
+
+def test_half_a_pdu_is_not_waited_for(start: Callable[..., Listener]) -> None:
+    listener = start()
+    with socket.create_connection(("127.0.0.1", listener.port)) as slow:
+        slow.sendall(struct.pack(">BBL", 1, 0, 5000) + b"\0" * 10)
+        started = time.monotonic()
+        for _ in range(12):  # a byte now and then keeps no connection open
+            time.sleep(0.25)
+            try:
+                slow.sendall(b"\0")
+            except OSError:
+                break
+        assert closed(slow, 3)
+        assert time.monotonic() - started < 5
+    assert stores(listener, 1) == 0
+
+
+def test_an_idle_association_ends(start: Callable[..., Listener]) -> None:
+    association = associate(start())
+    assert association.is_established
+    wait_for(lambda: not association.is_established, "the end of the association", 8)
+
+
+@pytest.mark.parametrize("length", [1 << 20, 0xFFFFFFFF])
+def test_a_pdu_of_absurd_length_is_not_read(start: Callable[..., Listener], length: int) -> None:
+    listener = start()
+    with socket.create_connection(("127.0.0.1", listener.port)) as liar:
+        liar.sendall(struct.pack(">BBL", 4, 0, length))
+        assert closed(liar, 1.4), "at once, not after the time for a PDU"
+    assert stores(listener, 1) == 0
+
+
+def test_an_instance_beyond_the_limit_ends_its_association_only(start: Callable[..., Listener], spool: Spool) -> None:
+    listener = start()
+    other = associate(listener, "OTHER")
+    association = associate(listener)
+    status = association.send_c_store(ct(1, rows=512, columns=512)).get("Status")
+    assert status is None
+    assert other.send_c_store(ct(2)).get("Status") == 0
+    other.release()
+    for number in range(3, 12):  # what was counted for the one that ended is free again
+        assert stores(listener, number) == 0
+    assert len(list(spool.root.rglob("*.dcm"))) == 10
+
+
+def test_associations_are_limited_in_all_and_for_each_peer(
+    start: Callable[..., Listener], seen: list[Happening]
+) -> None:
+    listener = start(replace(TIGHT, idle=30.0), associations=3, associations_per_peer=2)
+    first, second = associate(listener, "ONE"), associate(listener, "ONE")
+    third = associate(listener, "ONE")
+    assert (first.is_established, second.is_established, third.is_rejected) == (True, True, True)
+    other = associate(listener, "TWO")
+    assert other.is_established
+    assert associate(listener, "THREE").is_rejected
+    first.release()
+    wait_for(lambda: associate(listener, "THREE").is_established, "a place that is free again", 5)
+    assert [happening.reason for happening in seen if happening.kind == "rejected"][:2] == [
+        "this peer has 2 already", "there are 3 already",
+    ]  # fmt: skip
+    for association in (second, other):
+        association.abort()
+
+
+def test_connections_are_limited_before_they_say_who_they_are(start: Callable[..., Listener]) -> None:
+    listener = start(replace(TIGHT, negotiation=3.0))
+    connections = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(12)]
+    try:
+        wait_for(lambda: sum(closed(connection, 0.02) for connection in connections) >= 3, "an end of the excess", 2)
+        wait_for(lambda: stores(listener, 1) == 0, "the next good instance", 10)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_each_rejection_says_why(start: Callable[..., Listener], seen: list[Happening]) -> None:
+    listener = start()
+    assert associate(listener, called="ANOTHER").is_rejected
+    wait_for(lambda: seen, "the happening", 5)
+    assert [(each.kind, each.calling, each.reason) for each in seen] == [
+        ("rejected", "TESTER", "it calls 'ANOTHER', which is not our AE title")
+    ]
+
+
+def test_what_came_is_told_when_the_association_ends(start: Callable[..., Listener], seen: list[Happening]) -> None:
+    listener = start()
+    assert stores(listener, 1) == 0
+    wait_for(lambda: seen, "the happening", 5)
+    assert [(each.kind, each.calling, list(each.received.values())) for each in seen] == [("received", "TESTER", [1])]
+
+
+def test_below_the_watermark_nobody_begins_and_who_has_begun_gets_a700(
+    start: Callable[..., Listener], spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10_000_000]
+    monkeypatch.setattr(spool, "_min_free", 1_000_000)
+    monkeypatch.setattr(spool, "_free", lambda: free[0])
+    listener = start(replace(TIGHT, idle=30.0))
+    association = associate(listener)
+    free[0] = 900_000
+    assert associate(listener).is_rejected
+    assert association.send_c_store(ct(1)).get("Status") == 0
+    free[0] = 505_000
+    assert association.send_c_store(ct(2)).get("Status") == 0xA700
+    association.release()
+    free[0] = 2_000_000
+    assert stores(listener, 2) == 0
+    assert list((spool.root / "incoming").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def identity(folder: Path, authority: trustme.CA, *, trusted: trustme.CA | None = None) -> Identity:
+    folder.mkdir(parents=True)
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    made = Identity(folder / "own.pem", folder / "own.key", folder / "authorities.pem")
+    issued.private_key_pem.write_to_path(made.key)
+    for index, blob in enumerate(issued.cert_chain_pems):
+        blob.write_to_path(made.certificate, append=index > 0)
+    (trusted or authority).cert_pem.write_to_path(made.authorities)
+    return made
+
+
+def test_tls_with_certificates_on_both_sides(
+    start: Callable[..., Listener], tmp_path: Path, authority: trustme.CA, dcmtk: dict[str, str]
+) -> None:
+    ours = identity(tmp_path / "ours", authority)
+    listener = start(tls=server_context(ours))
+    stuck = socket.create_connection(("127.0.0.1", listener.port))
+    theirs = identity(tmp_path / "theirs", authority)
+    files = write(tmp_path / "in", ct(1))
+    secure = ("+tls", str(theirs.key), str(theirs.certificate), "+cf", str(theirs.authorities))
+    done = send(dcmtk["storescu"], listener.port, *files, options=secure)
+    assert done.returncode == 0, done.stderr
+    assert closed(stuck, 4), "a handshake that does not go on is ended"
+    stuck.close()
+    assert send(dcmtk["storescu"], listener.port, *files).returncode != 0, "plain text"
+    anonymous = send(dcmtk["storescu"], listener.port, *files, options=("+tla", "+cf", str(theirs.authorities)))
+    assert anonymous.returncode != 0, "no certificate"
+    stranger = trustme.CA()
+    unknown = identity(tmp_path / "unknown", stranger, trusted=authority)
+    foreign = ("+tls", str(unknown.key), str(unknown.certificate), "+cf", str(unknown.authorities))
+    assert send(dcmtk["storescu"], listener.port, *files, options=foreign).returncode != 0, "another authority"
+    assert send(dcmtk["storescu"], listener.port, *files, options=secure).returncode == 0
+
+
+@pytest.mark.parametrize(("version", "works"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+def test_only_tls_1_2_and_1_3(
+    start: Callable[..., Listener], tmp_path: Path, authority: trustme.CA, version: str, works: bool
+) -> None:
+    listener = start(tls=server_context(identity(tmp_path / "ours", authority)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    theirs = identity(tmp_path / "theirs", authority)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    context.load_verify_locations(theirs.authorities)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore"):  # Python warns of the old version, as it should
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.maximum_version = ssl.TLSVersion[version]
+    with socket.create_connection(("127.0.0.1", listener.port)) as plain:
+        if works:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+                assert secured.version() == version.replace("_", ".")
+        else:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_a_destination_is_reached_by_tls_and_must_be_who_it_says(tmp_path: Path, authority: trustme.CA) -> None:
+    ours = identity(tmp_path / "ours", authority)
+    archive = Listener(
+        Archive(tmp_path / "archive"), ae_title="ARCHIVE", host="127.0.0.1", port=0, tls=server_context(ours)
+    )
+    archive.start()
+    try:
+        theirs = identity(tmp_path / "theirs", authority)
+        reached = DimseDestination("pacs", "127.0.0.1", archive.port, "ARCHIVE", "RETICULA", 5, client_context(theirs))
+        reached.check()
+        deceived = identity(tmp_path / "other", authority, trusted=trustme.CA())
+        for tls in (client_context(deceived), None):
+            with pytest.raises(Retry):
+                DimseDestination("pacs", "127.0.0.1", archive.port, "ARCHIVE", "RETICULA", 3, tls).check()
+    finally:
+        archive.stop()
+
+
+def test_files_that_are_no_keys_are_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
+    good = identity(tmp_path / "ours", authority)
+    with pytest.raises(TlsError, match="readable PEM files"):
+        server_context(replace(good, certificate=tmp_path / "none.pem"))
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "pkey", "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", locked], check=True
+    )
+    with pytest.raises(TlsError, match="without a password"):
+        server_context(replace(good, key=locked))
