@@ -5,6 +5,7 @@ Each part is imported where it is made: a command that lists exams loads neither
 
 import logging
 import sys
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from worker.registry import Registry
 from worker.settings import DestinationSettings, DicomwebSettings, Settings, TlsSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacs.destinations import Destination
     from pacs.listener import Listener
     from pacs.spool import Spool
@@ -106,8 +109,8 @@ class Application:
 
         return Sweep(self.settings, self.database, self.spool, self.registry, self.broker, self.journal)
 
-    def classification(self) -> "ClassificationStage":
-        """The stage that classifies."""
+    def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
+        """The stage that classifies; it calls `alive` while slices come through."""
         from worker.stages import ClassificationStage
 
         return ClassificationStage(
@@ -115,6 +118,8 @@ class Application:
             self.registry,
             self.settings.data_dir,
             min_slices=self.settings.selection.min_slices,
+            lease=timedelta(seconds=self.settings.worker.lease_seconds),
+            alive=alive,
         )
 
     def delivery(self) -> "DeliveryStage":
@@ -128,7 +133,8 @@ class Application:
             language=self.settings.language,
             final=self.settings.completion == "FINAL",
         )
-        return DeliveryStage(self.database, reports, self.destinations, self.settings.destinations)
+        lease = timedelta(seconds=self.settings.worker.lease_seconds)
+        return DeliveryStage(self.database, reports, self.destinations, self.settings.destinations, lease)
 
 
 def make_destination(configured: DestinationSettings) -> "Destination":

@@ -58,6 +58,8 @@ class Broker:
             worker_prefetch_multiplier=1,
             # A task that hangs for good is killed; the lease of its exam has run out long before.
             task_time_limit=_LONGEST_TASK_SECONDS,
+            # How long a pool waits for a last word of a process that died.
+            worker_lost_wait=1.0,
             worker_enable_remote_control=False,
             worker_send_task_events=False,
             worker_hijack_root_logger=False,

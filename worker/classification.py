@@ -23,7 +23,6 @@ from worker.version import __version__
 KEY_SLICES = 6
 _OUTLINE_POINTS = 100
 _SMALLEST_OUTLINE = 0.04  # of the slice's lung: what is smaller is not drawn
-_ALIVE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,18 @@ def classify_series(
     min_slices: int,
     check_header: Callable[[SeriesHeader], None] = lambda _header: None,
     alive: Callable[[], None] = lambda: None,
+    alive_seconds: float = 30.0,
 ) -> ClassifiedExam:
     """Classify the series in `paths`. Raises Rejected where it is not an axial chest CT with lungs.
 
-    `check_header` may refuse the series by raising Rejected. `alive` is called while slices come through, and may
-    raise to end the work.
+    `check_header` may refuse the series by raising Rejected. `alive` is called while slices come through, about
+    every `alive_seconds`, and may raise to end the work.
     """
     started = time.monotonic()
     series = read_series(paths)
     check_header(series.header)
     selection = select(series, min_slices=min_slices)
-    work = _Work(selection, classifier, alive)
+    work = _Work(selection, classifier, alive, alive_seconds)
     slices = work.run()
     description = classifier.bundle.description
     if not work.outputs:
@@ -97,7 +97,10 @@ def classify_series(
 class _Work:
     """One pass over a selection."""
 
-    def __init__(self, selection: Selection, classifier: Classifier, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, selection: Selection, classifier: Classifier, alive: Callable[[], None], alive_seconds: float
+    ) -> None:
+        self._alive_seconds = alive_seconds
         self._selection = selection
         self._classifier = classifier
         self._alive = alive
@@ -131,7 +134,7 @@ class _Work:
                 yield index, fit(decoded.hu, spacing, preprocessing.size)
 
     def _sign_of_life(self) -> None:
-        if time.monotonic() - self._last_sign > _ALIVE_SECONDS:
+        if time.monotonic() - self._last_sign > self._alive_seconds:
             self._alive()
             self._last_sign = time.monotonic()
 

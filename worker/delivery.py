@@ -50,7 +50,9 @@ class DeliveryStage:
         reports: ReportStore,
         destinations: Mapping[str, Destination],
         configured: Sequence[DestinationSettings],
+        lease: timedelta = LEASE,
     ) -> None:
+        self._lease = lease
         self._database = database
         self._reports = reports
         self._destinations = destinations
@@ -108,7 +110,7 @@ class DeliveryStage:
                 taken = session.execute(
                     update(Delivery)
                     .where(Delivery.id == next_id, due())
-                    .values(lease_owner=owner, lease_until=now() + LEASE, attempts=Delivery.attempts + 1)
+                    .values(lease_owner=owner, lease_until=now() + self._lease, attempts=Delivery.attempts + 1)
                 )
                 if cast("CursorResult[Any]", taken).rowcount:
                     break

@@ -19,7 +19,7 @@ from worker.errors import LeaseLostError, NotFoundError, WorkerError
 from worker.states import AT_REST, Completeness, DeliveryState, State
 from worker.tables import Delivery, Instance, Series
 
-LEASE = timedelta(minutes=5)
+LEASE = timedelta(minutes=2)
 MAX_ATTEMPTS = 3
 RETRY_AFTER = timedelta(seconds=20)
 # An urgent exam counts as queued so much earlier: it passes, but a routine one that waited as long goes first.
@@ -37,9 +37,10 @@ class Claim:
     revision: int
     owner: str
     paths: tuple[Path, ...]
+    lease: timedelta
 
 
-def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
+def claim(database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE) -> Claim | None:
     """Take the exam that comes next, or None where none waits."""
     with database.write() as session:
         while True:
@@ -60,7 +61,7 @@ def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
                 .values(
                     state=State.CLASSIFYING,
                     lease_owner=owner,
-                    lease_until=moment + LEASE,
+                    lease_until=moment + lease,
                     attempts=Series.attempts + 1,
                 ),
             )
@@ -75,6 +76,7 @@ def claim(database: Database, data_dir: Path, owner: str) -> Claim | None:
             revision=series.revision,
             owner=owner,
             paths=instance_paths(session, series, data_dir),
+            lease=lease,
         )
 
 
@@ -95,7 +97,7 @@ def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Pa
 def renew(database: Database, held: Claim) -> None:
     """Keep the exam for another lease. Raises LeaseLostError."""
     with database.write() as session:
-        if not _update(session, update(Series).where(*_mine(held)).values(lease_until=now() + LEASE)):
+        if not _update(session, update(Series).where(*_mine(held)).values(lease_until=now() + held.lease)):
             raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
 
 
@@ -128,6 +130,15 @@ def give_up(database: Database, held: Claim, code: str, reason: str) -> None:
         else:
             finish(session, held, State.QUEUED, code, reason)
             series.not_before = now() + RETRY_AFTER * series.attempts
+
+
+def end_leases(database: Database, owners: str) -> None:
+    """End the leases of all owners whose names begin so: they are known to be dead."""
+    held = Series.lease_owner.startswith(owners, autoescape=True)
+    sending = Delivery.lease_owner.startswith(owners, autoescape=True)
+    with database.write() as session:
+        session.execute(update(Series).where(Series.state == State.CLASSIFYING, held).values(lease_until=now()))
+        session.execute(update(Delivery).where(sending).values(lease_until=now()))
 
 
 def release_expired(database: Database) -> int:

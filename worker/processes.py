@@ -11,9 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from worker.errors import WorkerError
 from worker.settings import SUPERVISOR_VARIABLE
+
+if TYPE_CHECKING:
+    from worker.liveness import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +25,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LONGEST_PAUSE = 30.0
 _STABLE_SECONDS = 60.0
 _PATIENCE_SECONDS = 60.0
+_LOOK_SECONDS = 2.0
 
 
 class Stop:
@@ -56,7 +61,7 @@ def command(*arguments: str) -> list[str]:
 
 @dataclass
 class Child:
-    """A supervised process: `command` is started again when it dies."""
+    """A supervised process: `command` is started again when it dies, or where the watch says that it is stuck."""
 
     name: str
     command: Sequence[str]
@@ -65,6 +70,8 @@ class Child:
     started: float = 0.0
     pause: float = 1.0
     start_at: float = 0.0
+    watch: "Watch | None" = None
+    look_at: float = 0.0
 
 
 class Supervisor:
@@ -98,6 +105,11 @@ class Supervisor:
             return
         code = child.process.poll()
         if code is None:
+            if started and child.watch is not None and time.monotonic() >= child.look_at:
+                child.look_at = time.monotonic() + _LOOK_SECONDS
+                if child.watch.is_stuck():
+                    logger.error("%s does nothing while work waits: it is ended.", child.name)
+                    os.killpg(child.process.pid, signal.SIGKILL)
             return
         if not started:
             raise WorkerError(f"The {child.name} did not start; what it said stands above.")
@@ -110,6 +122,8 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         child.started = time.monotonic()
+        if child.watch is not None:
+            child.watch.begin()
         child.process = subprocess.Popen(
             child.command,
             stdin=subprocess.DEVNULL,

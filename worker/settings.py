@@ -73,6 +73,14 @@ class SelectionSettings(_Section):
     min_slices: int = Field(default=10, ge=1)
 
 
+class WorkerSettings(_Section):
+    """`[worker]`: how long a worker may hold an exam without a sign, and how much memory it may take."""
+
+    lease_seconds: float = Field(default=120, ge=5)
+    memory_mb: int = Field(default=4096, ge=1024)
+    stuck_seconds: float = Field(default=180, ge=5)
+
+
 class TrainingSettings(_Section):
     """`[training]`: the data that models are trained on, and where they start."""
 
@@ -148,6 +156,7 @@ class Settings(BaseSettings):
     completion: Literal["PRELIMINARY", "FINAL"] = "PRELIMINARY"
     listener: ListenerSettings = ListenerSettings()
     selection: SelectionSettings = SelectionSettings()
+    worker: WorkerSettings = WorkerSettings()
     training: TrainingSettings = TrainingSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

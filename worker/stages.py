@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from models.classifier import Classifier
@@ -26,7 +28,17 @@ _STORE_PAUSE_SECONDS = 3.0
 class ClassificationStage:
     """Classifies one exam after another with the active model, which it keeps compiled until another is promoted."""
 
-    def __init__(self, database: Database, registry: Registry, data_dir: Path, *, min_slices: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        data_dir: Path,
+        *,
+        min_slices: int,
+        lease: timedelta = exams.LEASE,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._lease, self._alive = lease, alive
         self._database = database
         self._registry = registry
         self._data_dir = data_dir
@@ -40,7 +52,7 @@ class ClassificationStage:
         if loaded is None:
             return False
         model, classifier = loaded
-        held = exams.claim(self._database, self._data_dir, owner)
+        held = exams.claim(self._database, self._data_dir, owner, self._lease)
         if held is None:
             return False
         logger.info("Series %s revision %d: %d instances.", held.series_uid, held.revision, len(held.paths))
@@ -50,6 +62,12 @@ class ClassificationStage:
             logger.warning("%s What was computed is thrown away.", error)
         except UnavailableError:
             raise  # the lease runs out, and the sweep queues the exam again
+        except MemoryError:
+            logger.error("Series %s needs more memory than a worker may take.", held.series_uid)  # noqa: TRY400
+            with suppress(LeaseLostError):
+                exams.give_up(
+                    self._database, held, "memory", "It needs more memory than a worker may take: see worker.memory_mb."
+                )
         except Exception as error:
             logger.exception("Series %s was not classified.", held.series_uid)
             with suppress(LeaseLostError):
@@ -70,6 +88,7 @@ class ClassificationStage:
                 min_slices=self._min_slices,
                 check_header=check_header,
                 alive=lambda: self._keep(held),
+                alive_seconds=self._lease.total_seconds() / 4,
             )
         except Rejected as error:
             with self._database.write() as session:
@@ -87,7 +106,8 @@ class ClassificationStage:
         )
 
     def _keep(self, held: Claim) -> None:
-        """Renew the lease; while the database is away the work goes on, for it may be back in time."""
+        """Leave a sign and renew the lease; while the database is away the work goes on, for it may be back in time."""
+        self._alive()
         try:
             exams.renew(self._database, held)
         except UnavailableError as error:
@@ -95,7 +115,7 @@ class ClassificationStage:
 
     def _store(self, held: Claim, result: ClassifiedExam, classifier: Classifier, model: ModelVersion) -> None:
         """Store a result; a database that is away is waited for, as long as the lease may hold."""
-        deadline = time.monotonic() + exams.LEASE.total_seconds() / 2
+        deadline = time.monotonic() + held.lease.total_seconds() / 2
         while True:
             try:
                 with self._database.write() as session:

@@ -5,6 +5,7 @@ A task asks SQL what is to be done, does one piece of it, and wakes the next: me
 
 import logging
 import os
+import resource
 import socket
 import uuid
 import warnings
@@ -14,8 +15,10 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
+from worker import exams
 from worker.application import Application
 from worker.errors import UnavailableError
+from worker.liveness import Sign, Watch, end_process
 from worker.queues import CLASSIFY, DELIVER, TRAINING, task_name
 from worker.training_stage import TrainingStage
 
@@ -25,8 +28,12 @@ logger = logging.getLogger(__name__)
 class TaskRunner:
     """The stages of one worker process. They are made after the fork, where OpenVINO's threads live."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, queues: Sequence[str]) -> None:
         self._application = application
+        self._queues = queues
+        self._sign = Sign(application.settings.data_dir, queues)
+        # Of this worker; its pool has one process at a time.
+        self._worker = f"{socket.gethostname()[:24]}:{uuid.uuid4().hex[:12]}"
         self._owner = ""
         self._stages: dict[str, Callable[[str], bool]] = {}
         self._training: TrainingStage | None = None
@@ -34,11 +41,19 @@ class TaskRunner:
     def start_process(self, **_signal: Any) -> None:
         """Begin anew after a fork: no inherited connection is used."""
         self._application.database.forget_connections()
-        self._owner = f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._owner = f"{self._worker}:{os.getpid()}"
         self._stages = {}
+        if TRAINING not in self._queues:
+            limit_memory(self._application.settings.worker.memory_mb << 20)
+        try:
+            # There is no other process of this worker any more: what it held is free.
+            exams.end_leases(self._application.database, f"{self._worker}:")
+        except UnavailableError as error:
+            logger.warning("%s What a dead process held is free when its lease ends.", error)
 
     def run(self, queue: str) -> None:
         """Do one piece of a queue's work, and wake whoever comes next."""
+        self._sign.give()
         try:
             if self._stage(queue)(self._owner):
                 self._application.broker.wake(queue)
@@ -46,12 +61,14 @@ class TaskRunner:
                     self._application.broker.wake(DELIVER)
         except UnavailableError as error:
             logger.warning("%s The sweep wakes this worker again.", error)
+        finally:
+            self._sign.give()
 
     def _stage(self, queue: str) -> Callable[[str], bool]:
         if queue not in self._stages:
             application = self._application
             if queue == CLASSIFY:
-                self._stages[queue] = application.classification().run_one
+                self._stages[queue] = application.classification(self._sign.give).run_one
             elif queue == DELIVER:
                 self._stages[queue] = application.delivery().run_one
             else:
@@ -65,9 +82,15 @@ class TaskRunner:
             self._training.stop()
 
 
-def register(application: Application) -> Celery:
+def limit_memory(size: int) -> None:
+    """Let this process allocate so many bytes at most: within a task too, not only after it."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+
+
+def register(application: Application, queues: Sequence[str]) -> Celery:
     """Give the Celery application its tasks."""
-    runner = TaskRunner(application)
+    runner = TaskRunner(application, queues)
     celery = application.broker.celery
 
     @celery.task(name=task_name(CLASSIFY))  # type: ignore[untyped-decorator]
@@ -90,10 +113,12 @@ def register(application: Application) -> Celery:
 def run_worker(application: Application, queues: Sequence[str], ready: Callable[[], None]) -> int:
     """Serve the queues with one process until SIGTERM; return the exit code."""
     application.broker.prepare()
-    celery = register(application)
+    celery = register(application, queues)
+    watch = Watch(application, queues, application.settings.worker.stuck_seconds)
 
     def on_ready(**_signal: Any) -> None:
         ready()
+        watch.run(end_process)
 
     signals.worker_ready.connect(on_ready, weak=False)
     # Our own logging stands; Celery would put its handlers over it.

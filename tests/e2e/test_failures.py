@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from pacs.archive import Archive
 from pacs.listener import Listener
@@ -22,6 +22,7 @@ from tests.datasets import ct, write
 from tests.installation import Installation, send
 from tests.servers import Postgres, Redis, free_port, wait_for
 from training.phantom import PhantomExam
+from worker.tables import Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -280,3 +281,64 @@ def _odd_copy(source: Path, target: Path) -> str:
             dataset.PixelData = dataset.PixelData[:5000]
         dataset.save_as(target / path.name)
     return "1.2.1.2.1"
+
+
+def test_an_exam_that_kills_its_worker_fails_and_lets_the_others_pass(
+    tmp_path: Path, phantoms: Phantoms, archive_port: int, dcmtk: dict[str, str]
+) -> None:
+    """Whoever classifies it dies at once, three times; then `exams retry` starts it again."""
+    folder, (poison, good, *_others) = phantoms
+    settings = (
+        '\n[worker]\nlease_seconds = 60\n\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\n'
+    )
+    installation = Installation(tmp_path / "installation", f'{settings}port = {archive_port}\nae_title = "ARCHIVE"\n')
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        installation.run("db", "upgrade")
+        installation.run("models", "import", "demo")
+        installation.start("up")
+        assert send(dcmtk["storescu"], installation.port, folder / poison.folder).returncode == 0
+        killed: set[int] = set()
+
+        def failed() -> bool:
+            with installation._database.read() as session:
+                row = session.scalar(select(Series).where(Series.series_uid == poison.series_uid))
+            if row is not None and row.state == "classifying" and row.lease_owner is not None:
+                pid = int(row.lease_owner.rpartition(":")[2])
+                if pid not in killed and psutil.pid_exists(pid):
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+            return row is not None and row.state == "failed"
+
+        # The pool's next process frees what the dead one held: no lease is waited for.
+        wait_for(failed, "the end of the exam", 50)
+        assert len(killed) == 3
+        assert installation.exams()[poison.series_uid]["reason_code"] == "worker_died"
+        assert send(dcmtk["storescu"], installation.port, folder / good.folder).returncode == 0
+        assert installation.wait_for_state(good.series_uid, "reported")["verdict"] == good.label
+        installation.run("exams", "retry", poison.series_uid)
+        assert installation.wait_for_state(poison.series_uid, "reported")["verdict"] == poison.label
+    finally:
+        installation.close()
+        archive.stop()
+
+
+def test_a_worker_that_does_nothing_while_work_waits_is_started_again(
+    tmp_path: Path, phantoms: Phantoms, archive_port: int, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    settings = '\n[worker]\nstuck_seconds = 6\n\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\n'
+    installation = Installation(tmp_path / "installation", f'{settings}port = {archive_port}\nae_title = "ARCHIVE"\n')
+    archive = start_archive(tmp_path / "archive", archive_port)
+    try:
+        installation.run("db", "upgrade")
+        installation.run("models", "import", "demo")
+        up = installation.start("up")
+        for process in children(up, "--queues classify"):
+            process.suspend()  # it lives, and consumes nothing
+        assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
+        installation.wait_for_state(exam.series_uid, "reported")
+        assert "does nothing while work waits" in installation.log("up")
+    finally:
+        installation.close()
+        archive.stop()

@@ -7,6 +7,7 @@ import typer
 
 from worker import processes
 from worker.commands.context import application
+from worker.liveness import Watch
 from worker.processes import Child, Stop, Supervisor, say_ready
 from worker.queues import EXAM_QUEUES, QUEUES, TRAINING
 
@@ -74,7 +75,14 @@ def up() -> None:
     children = [
         Child("listener", processes.command("listen")),
         Child("sweep", processes.command("sweep")),
-        *(Child(f"worker for {queue}", processes.command("work", "--queues", queue)) for queue in _served()),
+        *(
+            Child(
+                f"worker for {queue}",
+                processes.command("work", "--queues", queue),
+                watch=Watch(app, [queue], app.settings.worker.stuck_seconds),
+            )
+            for queue in _served()
+        ),
     ]
     Supervisor(children).run(stop, say_ready)
 
