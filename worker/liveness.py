@@ -7,13 +7,16 @@ looks after it.
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from billiard.process import active_children
 from sqlalchemy import or_, select
 
 from worker.database import now
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from worker.application import Application
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 3.0
 
 
 class Sign:
@@ -77,17 +82,6 @@ class Watch:
             return False
         return True
 
-    def run(self, end: Callable[[], None]) -> None:
-        """Watch from a thread of its own and call `end` once the worker is stuck."""
-
-        def watch() -> None:
-            while not self.is_stuck():
-                time.sleep(min(15.0, self._seconds / 3))
-            logger.error("Work waits, and this worker has done nothing for %.0f s: it ends.", self._seconds)
-            end()
-
-        threading.Thread(target=watch, name="watch", daemon=True).start()
-
     def _waits(self) -> bool:
         """Whether something has been due for so long."""
         from worker import delivery  # and with it what makes reports, which a command that lists needs not
@@ -107,10 +101,50 @@ class Watch:
         return False
 
 
-def end_process() -> None:
-    """End this process and its pool at once; whoever supervises it starts it again."""
-    from billiard.process import active_children
+class Guard:
+    """Ends its worker, which is then started again, where the worker is stuck or a process of its pool has died.
 
-    for child in active_children():
-        child.kill()
-    os._exit(1)
+    A process that is killed while it waits for a task takes the pool's lock with it: the next one would wait for ever.
+    """
+
+    def __init__(self, watch: Watch, free: Callable[[], None]) -> None:
+        self._watch, self._free = watch, free
+        self._stopping = False
+
+    def start(self) -> None:
+        """Watch from a thread of its own; the pool is there already."""
+        threading.Thread(target=self._run, name="guard", daemon=True).start()
+
+    def stop(self) -> None:
+        """The worker ends in good order, and so do the processes of its pool."""
+        self._stopping = True
+
+    def _run(self) -> None:
+        pool = _pool()
+        next_look = time.monotonic()
+        while not self._stopping:
+            if not pool <= _pool() and not self._stopping:
+                logger.error("A process of this worker has died: the worker ends, to be started again.")
+                break
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK_SECONDS
+                if self._watch.is_stuck():
+                    logger.error("Work waits, and this worker does nothing: it ends, to be started again.")
+                    break
+            time.sleep(0.2)
+        if not self._stopping:
+            self._end()
+
+    def _end(self) -> None:
+        for pid in _pool():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            self._free()
+        except UnavailableError as error:
+            logger.warning("%s What this worker held is free when its lease ends.", error)
+        os._exit(1)
+
+
+def _pool() -> set[int]:
+    return {int(child.pid) for child in active_children()}

@@ -18,7 +18,7 @@ from celery.exceptions import SecurityWarning
 from worker import exams
 from worker.application import Application
 from worker.errors import UnavailableError
-from worker.liveness import Sign, Watch, end_process
+from worker.liveness import Guard, Sign, Watch
 from worker.queues import CLASSIFY, DELIVER, TRAINING, task_name
 from worker.training_stage import TrainingStage
 
@@ -45,11 +45,10 @@ class TaskRunner:
         self._stages = {}
         if TRAINING not in self._queues:
             limit_memory(self._application.settings.worker.memory_mb << 20)
-        try:
-            # There is no other process of this worker any more: what it held is free.
-            exams.end_leases(self._application.database, f"{self._worker}:")
-        except UnavailableError as error:
-            logger.warning("%s What a dead process held is free when its lease ends.", error)
+
+    def free(self) -> None:
+        """Free what processes of this worker held that have died. Raises UnavailableError."""
+        exams.end_leases(self._application.database, f"{self._worker}:")
 
     def run(self, queue: str) -> None:
         """Do one piece of a queue's work, and wake whoever comes next."""
@@ -88,9 +87,8 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
-def register(application: Application, queues: Sequence[str]) -> Celery:
+def register(application: Application, runner: TaskRunner) -> Celery:
     """Give the Celery application its tasks."""
-    runner = TaskRunner(application, queues)
     celery = application.broker.celery
 
     @celery.task(name=task_name(CLASSIFY))  # type: ignore[untyped-decorator]
@@ -113,14 +111,19 @@ def register(application: Application, queues: Sequence[str]) -> Celery:
 def run_worker(application: Application, queues: Sequence[str], ready: Callable[[], None]) -> int:
     """Serve the queues with one process until SIGTERM; return the exit code."""
     application.broker.prepare()
-    celery = register(application, queues)
-    watch = Watch(application, queues, application.settings.worker.stuck_seconds)
+    runner = TaskRunner(application, queues)
+    celery = register(application, runner)
+    guard = Guard(Watch(application, queues, application.settings.worker.stuck_seconds), runner.free)
 
     def on_ready(**_signal: Any) -> None:
         ready()
-        watch.run(end_process)
+        guard.start()
+
+    def on_stopping(**_signal: Any) -> None:
+        guard.stop()
 
     signals.worker_ready.connect(on_ready, weak=False)
+    signals.worker_shutting_down.connect(on_stopping, weak=False)
     # Our own logging stands; Celery would put its handlers over it.
     signals.setup_logging.connect(lambda **_signal: None, weak=False)
     # Celery warns of root because of pickle; ours takes JSON only, and the units and images that we ship are not root.

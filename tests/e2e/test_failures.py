@@ -288,9 +288,7 @@ def test_an_exam_that_kills_its_worker_fails_and_lets_the_others_pass(
 ) -> None:
     """Whoever classifies it dies at once, three times; then `exams retry` starts it again."""
     folder, (poison, good, *_others) = phantoms
-    settings = (
-        '\n[worker]\nlease_seconds = 60\n\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\n'
-    )
+    settings = '\n[worker]\nlease_seconds = 60\n\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\n'
     installation = Installation(tmp_path / "installation", f'{settings}port = {archive_port}\nae_title = "ARCHIVE"\n')
     archive = start_archive(tmp_path / "archive", archive_port)
     try:
