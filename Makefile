@@ -1,9 +1,10 @@
 # make demo: the main job on phantoms.   make test: checks and tests.   make bench: measurements.
+# make chaos: processes killed, disks filled, servers stopped, and every instance accounted for.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench check clean
+.PHONY: demo test bench chaos check clean
 
 demo: $(VENV)/.worker
 	$(BIN)/reticula demo --dir reticula-demo
@@ -19,6 +20,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/pytest tests/benchmarks -s --numprocesses 0 --override-ini norecursedirs=
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 # A checkout that was moved leaves an environment that does not work: it is made anew.
 $(VENV)/.python: Makefile

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from tests.chaos.account import Account, take_account
 from tests.chaos.faults import FAULTS, STAGES, Fault, stands_in
 from tests.chaos.plant import Plant
-from tests.chaos.sender import Sender, make_series
+from tests.chaos.sender import Sender, SendLog, make_series
 from worker.errors import UnavailableError
 from worker.tables import Series
 
@@ -31,6 +31,7 @@ class Run:
     refused: int
     seconds: float
     account: Account
+    log: SendLog
 
     def by_stage(self) -> dict[str, int]:
         """Return how many faults fell into each stage."""
@@ -46,9 +47,13 @@ def run(
     faults: int,
     servers: bool,
     patience: float,
+    small_disk: bool = True,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Run:
-    """Do a run; `patience`: seconds without any progress after which it ends, and is accounted for as it stands."""
+    """Do a run; `patience`: seconds without any progress after which it ends, and is accounted for as it stands.
+
+    small_disk: give the spool a disk of its own, to be filled, where this process may.
+    """
     chance = random.Random(seed)
     sendings = make_series(folder / "in", seed, series, slices)
     plant = Plant(folder / "plant", servers=servers)
@@ -56,7 +61,7 @@ def run(
     done: Counter[tuple[str, str]] = Counter()
     try:
         # Where no disk may be mounted none is filled, and the table shows it.
-        small_disk = plant.mount_small_disk(64 + series * slices // 8)
+        small_disk = small_disk and plant.mount_small_disk(64 + series * slices // 8)
         planned = _plan(chance, faults, servers=servers, small_disk=small_disk)
         plant.start()
         sender = Sender(plant.to_us.port, sendings)
@@ -89,7 +94,17 @@ def run(
         account = take_account(sender.log, plant.data, plant.reports(), plant.database)
         if account.series < series:
             account.lost.append(f"{series - account.series} series were never taken")
-        return Run(seed, servers, slices, done, plant.restarts, sender.log.refused, time.monotonic() - started, account)
+        return Run(
+            seed=seed,
+            servers=servers,
+            slices=slices,
+            faults=done,
+            restarts=plant.restarts,
+            refused=sender.log.refused,
+            seconds=time.monotonic() - started,
+            account=account,
+            log=sender.log,
+        )
     finally:
         plant.close()
 
