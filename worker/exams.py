@@ -205,12 +205,16 @@ def resend(database: Database, series_uid: str, *, actor: str) -> Series:
         return series
 
 
-def reprocess(database: Database, series_uid: str, *, actor: str) -> Series:
+def reprocess(database: Database, data_dir: Path, series_uid: str, *, actor: str) -> Series:
     """Classify an exam again, as its next revision, with the model that is active. Raises WorkerError."""
     with database.write() as session:
         series = latest(session, series_uid, lock=True)
         if series.state not in AT_REST:
             raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
+        if not all(path.is_file() for path in instance_paths(session, series, data_dir)):
+            raise WorkerError(
+                f"Files of series {series_uid} are not in the spool any more: send the series again first."
+            )
         again = next_revision(series, series.received_at, series.last_instance_at)
         again.instance_count = series.instance_count
         session.add(again)
@@ -232,6 +236,7 @@ def next_revision(series: Series, received_at: datetime, last_instance_at: datet
         sender=series.sender,
         urgent=series.urgent,
         instance_count=series.instance_count,
+        pixels_removed_at=series.pixels_removed_at,
         received_at=received_at,
         last_instance_at=last_instance_at,
     )

@@ -81,6 +81,12 @@ class WorkerSettings(_Section):
     stuck_seconds: float = Field(default=180, ge=5)
 
 
+class RetentionSettings(_Section):
+    """`[retention]`: after how many days the pixels of a reported exam go; None keeps them."""
+
+    pixels_days: int | None = Field(default=None, ge=1)
+
+
 class TrainingSettings(_Section):
     """`[training]`: the data that models are trained on, and where they start."""
 
@@ -157,6 +163,7 @@ class Settings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     selection: SelectionSettings = SelectionSettings()
     worker: WorkerSettings = WorkerSettings()
+    retention: RetentionSettings = RetentionSettings()
     training: TrainingSettings = TrainingSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

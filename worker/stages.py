@@ -25,6 +25,17 @@ logger = logging.getLogger(__name__)
 _STORE_PAUSE_SECONDS = 3.0
 
 
+def _need_files(held: Claim) -> None:
+    """Half a series must not replace the report of the whole. Raises Rejected."""
+    missing = sum(not path.is_file() for path in held.paths)
+    if missing:
+        raise Rejected(
+            "missing_files",
+            f"{missing} of {len(held.paths)} files are not in the spool any more: send the whole series again, then "
+            "'reticula exams retry'.",
+        )
+
+
 class ClassificationStage:
     """Classifies one exam after another with the active model, which it keeps compiled until another is promoted."""
 
@@ -82,6 +93,7 @@ class ClassificationStage:
                 raise Rejected("patient_conflict", conflict)
 
         try:
+            _need_files(held)
             result = classify_series(
                 held.paths,
                 classifier,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
-from worker import delivery, exams, training_runs
+from worker import delivery, exams, retention, training_runs
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.database import Database, now
 from worker.errors import UnavailableError
@@ -220,6 +220,14 @@ class Sweep:
         if time.monotonic() < self._next_housekeeping:
             return
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+        days = self._settings.retention.pixels_days
+        removed = (
+            0 if days is None else retention.expire_pixels(self._database, self._spool, self._settings.data_dir, days)
+        )
+        if removed:
+            logger.info("The pixels of %d reported exams were removed after %s days.", removed, days)
+        with self._database.read() as session:
+            logger.info("Disk: %s.", retention.room(session, self._settings.data_dir))
         try:
             self._spool.expire_aside(self._settings.listener.aside_days, now().date())
             self._broker.tidy()

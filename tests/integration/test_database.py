@@ -130,13 +130,15 @@ def test_an_exam_that_went_wrong_waits_before_it_is_tried_again(database: Databa
     assert exams.claim(database, tmp_path, "w") is not None
 
 
-def test_commands_on_what_is_not_there(database: Database) -> None:
+def test_commands_on_what_is_not_there(database: Database, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         exams.retry(database, "9.9", actor="test")
     add_series(database)
-    for action in (exams.retry, exams.resend, exams.reprocess):
+    for action in (exams.retry, exams.resend):
         with pytest.raises(WorkerError, match=r"1\.2\.3 is queued"):
             action(database, "1.2.3", actor="test")
+    with pytest.raises(WorkerError, match=r"1\.2\.3 is queued"):
+        exams.reprocess(database, tmp_path, "1.2.3", actor="test")
 
 
 def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -> None:

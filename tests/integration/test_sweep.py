@@ -334,7 +334,7 @@ def test_an_exam_is_classified_again_on_request(
     truth = phantoms[1][0]
     plant.receive(*files(phantoms), age=60)
     plant.run()
-    exams.reprocess(plant.database, truth.series_uid, actor="test")
+    exams.reprocess(plant.database, plant.settings.data_dir, truth.series_uid, actor="test")
     plant.run()
     exam = plant.exam(truth.series_uid)
     assert (exam["state"], exam["revision"], exam["completeness"]) == ("reported", 2, "reprocess")

@@ -9,10 +9,10 @@ import typer
 
 from models.errors import ModelError
 from pacs.errors import PacsError
-from worker import console
+from worker import console, retention
 from worker.application import Application
 from worker.commands.context import application
-from worker.errors import WorkerError
+from worker.errors import UnavailableError, WorkerError
 
 if TYPE_CHECKING:
     from pacs.destinations import Destination
@@ -82,7 +82,11 @@ def _disk(app: Application) -> str:
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
         raise WorkerError(f"only {free / 1024**3:.1f} GiB free in {folder}.")
-    return f"{free / 1024**3:.0f} GiB free"
+    try:
+        with app.database.read() as session:
+            return retention.room(session, folder)
+    except UnavailableError:  # that is another line's matter
+        return f"{free / 1024**3:.0f} GiB free"
 
 
 def _no_destination() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from worker import audit, console, exams, labels
+from worker import audit, console, exams, labels, retention
 from worker.commands.context import application
 from worker.database import Database
 from worker.listing import list_exams, show_exam
@@ -103,7 +103,25 @@ def reprocess(series_uid: SeriesUid) -> None:
 
     Example: reticula exams reprocess 1.2.840.113619.2.55.3
     """
-    _act(exams.reprocess, series_uid)
+    app_ = application()
+    series = exams.reprocess(app_.database, app_.settings.data_dir, series_uid, actor=audit.person())
+    console.say(f"Series {series_uid} revision {series.revision} is {series.state}.")
+
+
+@app.command()
+def forget(
+    series_uid: SeriesUid,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase an exam: received files, reports and rows. What a PACS has taken stays there.
+
+    Example: reticula exams forget 1.2.840.113619.2.55.3 --yes
+    """
+    if not yes:
+        typer.confirm(f"Erase all that is kept of series {series_uid}?", abort=True, err=True)
+    settings = application().settings
+    count = retention.forget(application().database, settings.data_dir, series_uid, actor=audit.person())
+    console.say(f"Series {series_uid} is erased, with {count} files. What a PACS has taken stays there.")
 
 
 @app.command()

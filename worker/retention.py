@@ -1,0 +1,160 @@
+"""What is kept, and for how long: pixels of reported exams go after a time, and one exam goes altogether on request."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, delete, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from pacs.spool import Spool, SpooledSeries
+from worker import audit, exams
+from worker.database import Database, now
+from worker.errors import WorkerError
+from worker.states import AT_REST, DeliveryState, State
+from worker.tables import (
+    Classification,
+    Delivery,
+    Instance,
+    Label,
+    Report,
+    Series,
+    SliceResult,
+    Study,
+)
+
+_AT_ONCE = 500
+_LOOK_BACK = timedelta(days=7)
+
+
+def expire_pixels(database: Database, spool: Spool, data_dir: Path, days: int) -> int:
+    """Remove the files of exams that were reported more than `days` days ago; return of how many exams.
+
+    What is undelivered anywhere, or labelled and so learned from, is kept; so are files that no revision holds yet, and
+    those that were sent again since.
+    """
+    before = now() - timedelta(days=days)
+    removed = 0
+    for spooled in _batches(spool.series()):
+        with database.write() as session:
+            query = _expired(before).where(Series.series_uid.in_([each.series_uid for each in spooled]))
+            old = [(series, _old_files(session, series, data_dir, before)) for series in session.scalars(query)]
+            for series, files in old:
+                if files:
+                    # Noted first: who meets a missing file after a crash knows why.
+                    session.execute(update(Series).where(*_same(series)).values(pixels_removed_at=now()))
+                    audit.record(session, "pixels removed", series.series_uid, files=len(files))
+        for _series, files in old:
+            _remove(files)
+            removed += bool(files)
+    return removed
+
+
+def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -> int:
+    """Erase an exam: its files, reports and rows; only the audit trail says that it was there. Return how many files.
+
+    What a destination has taken stays there. Raises NotFoundError, WorkerError while a worker has the exam.
+    """
+    with database.write() as session:
+        series = exams.latest(session, series_uid, lock=True)
+        if series.state == State.CLASSIFYING:
+            raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
+        paths = [data_dir / path for path in _paths(session, series)]
+        uids = {Path(path).stem.partition("~")[0] for path in paths}
+        folder = data_dir / "spool" / "series" / series.study.study_uid / series_uid
+        with suppress(FileNotFoundError):
+            paths.extend(path for path in folder.iterdir() if path not in paths)
+        for name in ("aside", "conflicts"):
+            paths.extend(
+                path for path in (data_dir / "spool" / name).glob("*/*.dcm") if path.stem.partition("~")[0] in uids
+            )
+        # Files first: where this is cut short, the rows still name what is left, and it can be asked for again.
+        _remove(paths)
+        shutil.rmtree(data_dir / "reports" / series_uid, ignore_errors=True)
+        _erase(session, series)
+        audit.record(session, "exam erased", series_uid, actor=actor, files=len(paths))
+    return len(paths)
+
+
+def bytes_per_day(session: Session) -> float | None:
+    """Return what came in a day, on the mean of the last week; None where nothing did."""
+    since = now() - _LOOK_BACK
+    size, first = session.execute(
+        select(func.sum(Instance.size), func.min(Instance.arrived_at)).where(Instance.arrived_at >= since)
+    ).one()
+    if not size:
+        return None
+    days = max(1.0, (now() - first) / timedelta(days=1))
+    return float(size) / days
+
+
+def room(session: Session, data_dir: Path) -> str:
+    """Say how much room the disk has, and for how many days at the rate of the last week."""
+    free = shutil.disk_usage(data_dir).free
+    rate = bytes_per_day(session)
+    days = "" if rate is None else f", about {free / rate:.0f} days at the rate of the last week"
+    return f"{free / 1024**3:.0f} GiB free{days}"
+
+
+def _batches(series: Iterable[SpooledSeries]) -> Iterator[list[SpooledSeries]]:
+    left = iter(series)
+    while batch := list(islice(left, _AT_ONCE)):
+        yield batch
+
+
+def _expired(before: datetime) -> Select[Series]:
+    """Latest revisions that were reported before, of which no revision waits for anything."""
+    other, sending = aliased(Series), aliased(Delivery)
+    of_the_same = (other.series_uid == Series.series_uid) & (other.study_id == Series.study_id)
+    return select(Series).where(
+        exams.latest_revisions(),
+        Series.state == State.REPORTED,
+        Series.reported_at < before,
+        ~exists().where(of_the_same, other.state.not_in(AT_REST)),
+        ~exists().where(of_the_same, sending.series_id == other.id, sending.state == DeliveryState.PENDING),
+        ~exists().where(Label.series_uid == Series.series_uid),
+    )
+
+
+def _same(series: Series) -> tuple[Any, ...]:
+    return Series.series_uid == series.series_uid, Series.study_id == series.study_id
+
+
+def _paths(session: Session, series: Series) -> Sequence[str]:
+    ids = select(Series.id).where(*_same(series))
+    return session.scalars(select(Instance.path).where(Instance.series_id.in_(ids))).all()
+
+
+def _old_files(session: Session, series: Series, data_dir: Path, before: datetime) -> list[Path]:
+    found = []
+    for path in _paths(session, series):
+        with suppress(FileNotFoundError):
+            if (data_dir / path).stat().st_mtime < before.timestamp():
+                found.append(data_dir / path)
+    return found
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        for each in (folder, folder.parent):  # of the series, and of its study
+            with suppress(OSError):  # something else lies in it
+                each.rmdir()
+
+
+def _erase(session: Session, series: Series) -> None:
+    ids = list(session.scalars(select(Series.id).where(*_same(series))))
+    results = select(Classification.id).where(Classification.series_id.in_(ids))
+    session.execute(delete(SliceResult).where(SliceResult.classification_id.in_(results)))
+    for table in (Classification, Delivery, Report, Instance):
+        session.execute(delete(table).where(table.series_id.in_(ids)))
+    session.execute(delete(Label).where(Label.series_uid == series.series_uid))
+    study = series.study_id
+    session.execute(delete(Series).where(Series.id.in_(ids)))
+    if session.scalar(select(Series.id).where(Series.study_id == study).limit(1)) is None:
+        session.execute(delete(Study).where(Study.id == study))
