@@ -1,5 +1,7 @@
 """The C-STORE and C-ECHO service: what arrives is handed to a store, durable before the answer.
 
+Storage commitment is served by the same associations; see `pacs.commitment`.
+
 The bytes of a dataset are kept as they came; only its first elements are read, never its pixels. Neither SQL nor
 a broker is needed here.
 """
@@ -36,6 +38,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.elements import is_uid, text
 from pacs.errors import ListenError, Unreadable
 from pacs.series import CT_CLASSES
@@ -100,7 +103,8 @@ class Happening:
 class Listener:
     """A running service. With no peers any AE title may connect, but from this machine only.
 
-    `witness` is told what an audit trail keeps, in the thread of the association.
+    `witness` is told what an audit trail keeps, in the thread of the association. With `commitment` storage commitment
+    is served, and results of our own requests are taken.
     """
 
     def __init__(
@@ -116,8 +120,9 @@ class Listener:
         limits: Limits = DEFAULT_LIMITS,
         tls: ssl.SSLContext | None = None,
         witness: Callable[[Happening], None] = lambda _happening: None,
+        commitment: CommitmentService | None = None,
     ) -> None:
-        self._store = store
+        self._store, self._commitment = store, commitment
         self._peers = frozenset((peer.ae_title, peer.address) for peer in peers)
         self._ae_title, self._address = ae_title, (host, port)
         self._associations, self._per_peer = associations, associations_per_peer
@@ -133,6 +138,9 @@ class Listener:
         self._entity.acse_timeout = limits.negotiation
         self._entity.dimse_timeout = self._entity.network_timeout = limits.idle
         self._entity.add_supported_context(Verification)
+        if commitment is not None:
+            # Who gives a result opens the association as provider, so both roles are taken (PS3.4 J.3.3).
+            self._entity.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
         for context in AllStoragePresentationContexts:
             syntaxes = CT_TRANSFER_SYNTAXES if context.abstract_syntax in CT_CLASSES else ALL_TRANSFER_SYNTAXES
             self._entity.add_supported_context(str(context.abstract_syntax), list(syntaxes))
@@ -153,11 +161,12 @@ class Listener:
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_DIMSE_RECV, lambda event: message_ended(event.assoc)),
             (evt.EVT_CONN_CLOSE, self._on_closed),
+            *(self._commitment.handlers() if self._commitment is not None else ()),
         ]
         try:
             server = self._entity.make_server(
                 self._address,
-                evt_handlers=handlers,  # type: ignore[arg-type]
+                evt_handlers=handlers,
                 server_class=partial(Server, limits=self._limits, tls=self._tls),  # type: ignore[arg-type]
             )
         except OSError as error:
@@ -166,6 +175,8 @@ class Listener:
                 f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one."
             ) from error
         self._server = cast("Server", server)
+        if self._commitment is not None:
+            self._commitment.provider.start()
         threading.Thread(target=server.serve_forever, args=(0.1,), name="listener", daemon=True).start()
 
     def stop(self, grace_seconds: float = 0) -> None:
@@ -180,6 +191,8 @@ class Listener:
             time.sleep(0.05)
         for association in server.active_associations:
             association.abort()
+        if self._commitment is not None:
+            self._commitment.provider.stop()
 
     def _on_requested(self, event: Any) -> None:
         requestor = event.assoc.requestor

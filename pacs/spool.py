@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -185,6 +185,19 @@ class Spool:
                     sop_uid = entry.name[:-4].partition(VERSION_MARK)[0]
                     found.append(SpooledInstance(sop_uid, Path(entry.path), status.st_size, arrived))
         return sorted(found, key=lambda instance: (instance.arrived, instance.path.name))
+
+    def find(self, sop_uids: Collection[str]) -> dict[str, Path]:
+        """Return where instances of series lie, by their UID; what is not there is left out. The newest come first."""
+        left, found = set(sop_uids), dict[str, Path]()
+        for series in sorted(self.series(), key=lambda each: -each.changed_ns):
+            if not left:
+                break
+            with suppress(FileNotFoundError):
+                for path in series.folder.iterdir():
+                    if path.stem in left:
+                        found[path.stem] = path
+            left -= found.keys()
+        return found
 
     def expire_aside(self, days: int, today: date) -> int:
         """Remove what was laid aside or in conflict more than `days` days ago; return the number of folders removed."""

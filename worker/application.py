@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pacs.spool import Spool
     from pacs.tls import Identity
     from worker.broker import Broker
+    from worker.commitments import CommitmentInbox
     from worker.delivery import DeliveryStage
     from worker.journal import Journal
     from worker.stages import ClassificationStage
@@ -70,18 +71,38 @@ class Application:
         return Journal(self.settings.data_dir / "journal")
 
     @cached_property
+    def commitments(self) -> "CommitmentInbox":
+        """The results of storage commitments that wait for the database."""
+        from worker.commitments import CommitmentInbox
+
+        return CommitmentInbox(self.settings.data_dir / "commitments" / "results")
+
+    @cached_property
     def destinations(self) -> "dict[str, Destination]":
         """The destinations by name."""
         return {configured.name: make_destination(configured) for configured in self.settings.destinations}
 
     def listener(self) -> "Listener":
         """A listener that stores into the spool."""
+        from pacs.commitment import CommitmentProvider, CommitmentService, Requestor
         from pacs.listener import Listener, Peer
-        from pacs.tls import server_context
+        from pacs.tls import client_context, server_context
         from pacs.transport import Limits
 
         configured = self.settings.listener
         identity = tls_identity(configured.tls)
+        provider = CommitmentProvider(
+            self.spool,
+            self.settings.data_dir / "commitments" / "requests",
+            ae_title=configured.ae_title,
+            ports={
+                Requestor(peer.ae_title, str(peer.address)): peer.port
+                for peer in self.settings.peers
+                if peer.port is not None
+            },
+            tls=None if identity is None else client_context(identity),
+            told=self.journal.committed,
+        )
         return Listener(
             self.spool,
             ae_title=configured.ae_title,
@@ -101,13 +122,16 @@ class Application:
             ),
             tls=None if identity is None else server_context(identity),
             witness=self.journal.witness,
+            commitment=CommitmentService(provider, self.commitments.put),
         )
 
     def sweep(self) -> "Sweep":
         """A sweep over spool and database."""
         from worker.sweep import Sweep
 
-        return Sweep(self.settings, self.database, self.spool, self.registry, self.broker, self.journal)
+        return Sweep(
+            self.settings, self.database, self.spool, self.registry, self.broker, self.journal, self.commitments
+        )
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
         """The stage that classifies; it calls `alive` while slices come through."""
@@ -152,6 +176,7 @@ def make_destination(configured: DestinationSettings) -> "Destination":
             configured.ae_title,
             configured.calling_ae,
             tls=None if identity is None else client_context(identity),
+            commitment=configured.commitment,
         )
     auth: tuple[str, str] | str | None = None
     if configured.auth is not None:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, and_, exists, func, or_, select, update
+from pydicom.uid import generate_uid
+from sqlalchemy import CursorResult, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from pacs.destinations import Destination, Offer
+from pacs.commitment import CommitmentResult
+from pacs.destinations import Destination, Offer, Sent
 from pacs.errors import DeliveryError, Rejected, Retry
-from pacs.report import SR_CLASSES, Document
+from pacs.report import SR_CLASSES
 from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.reports import NotAtHandError, ReportStore
-from worker.settings import DestinationSettings
+from worker.settings import DestinationSettings, DimseSettings
 from worker.states import DeliveryState, State
 from worker.tables import SR, Delivery, Report, Series
 
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(minutes=3)
 FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(hours=1)
+# A PACS may commit itself when it has copied to its archive; until then it is not asked again.
+COMMITMENT_DELAY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class ClaimedDelivery:
     destination: str
     attempts: int
     owner: str
+    transaction_uid: str | None
 
 
 class DeliveryStage:
@@ -57,6 +62,7 @@ class DeliveryStage:
         self._reports = reports
         self._destinations = destinations
         self._configured = configured
+        self._committing = [each.name for each in configured if isinstance(each, DimseSettings) and each.commitment]
 
     def run_one(self, owner: str) -> bool:
         """Do the next piece of work; False where nothing was due."""
@@ -107,24 +113,37 @@ class DeliveryStage:
                 )
                 if next_id is None:
                     return None
+                # Noted before it is asked for: the result may come before this attempt has ended.
+                asked = Delivery.destination.in_(self._committing)
                 taken = session.execute(
                     update(Delivery)
                     .where(Delivery.id == next_id, due())
-                    .values(lease_owner=owner, lease_until=now() + self._lease, attempts=Delivery.attempts + 1)
+                    .values(
+                        lease_owner=owner,
+                        lease_until=now() + self._lease,
+                        attempts=Delivery.attempts + 1,
+                        transaction_uid=case((asked, str(generate_uid(prefix=None)))),
+                    )
                 )
                 if cast("CursorResult[Any]", taken).rowcount:
                     break
             row = session.get_one(Delivery, next_id)
             session.refresh(row)
             uid = session.get_one(Series, row.series_id).series_uid
-            return ClaimedDelivery(row.id, row.series_id, uid, row.object, row.destination, row.attempts, owner)
+            return ClaimedDelivery(
+                row.id, row.series_id, uid, row.object, row.destination, row.attempts, owner, row.transaction_uid
+            )
 
     def _send(self, claimed: ClaimedDelivery) -> None:
         destination = self._destinations.get(claimed.destination)
         if destination is None:
             self._record(claimed, None, "There is no destination of this name in the settings any more.", final=True)
             return
-        offer = Offer(SR_CLASSES, lambda sop_class: self._reports.document(claimed.series_id, sop_class))
+        offer = Offer(
+            SR_CLASSES,
+            lambda sop_class: self._reports.document(claimed.series_id, sop_class),
+            claimed.transaction_uid,
+        )
         try:
             sent = destination.deliver(offer)
         except NotAtHandError as error:
@@ -142,7 +161,7 @@ class DeliveryStage:
             self._record(claimed, sent, None, final=True)
 
     def _record(
-        self, claimed: ClaimedDelivery, sent: Document | None, error: str | None, *, final: bool, away: bool = False
+        self, claimed: ClaimedDelivery, sent: Sent | None, error: str | None, *, final: bool, away: bool = False
     ) -> None:
         """Store how an attempt ended, and what follows for the series. `away`: the destination, not this report."""
         with self._database.write() as session:
@@ -153,8 +172,12 @@ class DeliveryStage:
             row.lease_owner = row.lease_until = row.woken_at = None
             row.last_error = error
             if sent is not None:
+                row.sop_class_uid, row.sop_uid = sent.document.sop_class_uid, sent.document.sop_uid
+            if sent is not None and sent.committed:
                 row.state, row.delivered_at = DeliveryState.DELIVERED, now()
-                row.sop_class_uid, row.sop_uid = sent.sop_class_uid, sent.sop_uid
+            elif sent is not None:
+                row.last_error = "It has the report; that it commits itself to it is awaited."
+                row.next_attempt_at = now() + COMMITMENT_DELAY * min(claimed.attempts, 24)
             elif final:
                 row.state = DeliveryState.REFUSED
                 # A destination that was taken out of the settings decides nothing.
@@ -163,15 +186,7 @@ class DeliveryStage:
                 row.next_attempt_at = now() + delay(claimed.attempts)
                 if away:
                     self._put_off_destination(session, row)
-            audit.record(
-                session,
-                f"delivery {row.state}",
-                claimed.series_uid,
-                destination=claimed.destination,
-                error=error,
-            )
-            session.flush()
-            settle(session, series)
+            _note(session, series, row)
 
     def _put_off_destination(self, session: Session, row: Delivery) -> None:
         """Let nothing else that is due for a destination that is away hold up the others until then."""
@@ -256,10 +271,41 @@ def settle(session: Session, series: Series) -> None:
     audit.record(session, f"series {series.state}", series.series_uid, revision=series.revision)
 
 
+def settle_commitment(database: Database, result: CommitmentResult) -> bool:
+    """Note the result of a storage commitment where a delivery waits for it; False where none does, or not yet."""
+    with database.write() as session:
+        waiting = select(Delivery.id, Delivery.series_id).where(Delivery.transaction_uid == result.transaction_uid)
+        found = session.execute(waiting).one_or_none()
+        if found is None:
+            return False
+        series = session.get_one(Series, found.series_id, with_for_update=True)
+        row = session.get_one(Delivery, found.id)
+        if row.state != DeliveryState.PENDING or row.transaction_uid != result.transaction_uid:
+            return True  # it was sent again since, or given up
+        if row.sop_uid is None:
+            return False  # the attempt that asked has not ended
+        failed = {reference.sop_uid: reason for reference, reason in result.failed}
+        if row.sop_uid in {reference.sop_uid for reference in result.committed}:
+            row.state, row.delivered_at, row.last_error = DeliveryState.DELIVERED, now(), None
+        else:
+            said = f"0x{failed[row.sop_uid]:04X}" if row.sop_uid in failed else "its answer does not name it"
+            row.last_error = f"{row.destination} did not commit itself to the report ({said})."
+            row.next_attempt_at = now() + delay(row.attempts)
+        row.transaction_uid = row.lease_owner = row.lease_until = row.woken_at = None
+        _note(session, series, row)
+        return True
+
+
 def delay(attempts: int) -> timedelta:
     """Return how long to wait after so many attempts: twice as long each time, with a fifth of jitter."""
     longest: timedelta = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
     return longest * random.uniform(0.8, 1.2)  # noqa: S311 – no secret
+
+
+def _note(session: Session, series: Series, row: Delivery) -> None:
+    audit.record(session, f"delivery {row.state}", series.series_uid, destination=row.destination, error=row.last_error)
+    session.flush()
+    settle(session, series)
 
 
 def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from pacs.commitment import CommitmentResult, Requestor
 from pacs.durable import write_synced
 from pacs.listener import Happening
 from worker.database import Database, now
@@ -30,12 +31,25 @@ class Journal:
     def witness(self, happening: Happening) -> None:
         """Keep what a listener has seen. A disk that does not take it stops nobody from working."""
         detail = {"address": happening.address, "reason": happening.reason, "received": happening.received}
+        self._keep(
+            happening.calling,
+            f"association {happening.kind}" if happening.kind != "conflict" else "instance conflict",
+            next(iter(happening.received), happening.address),
+            {name: value for name, value in detail.items() if value},
+        )
+
+    def committed(self, requestor: Requestor, result: CommitmentResult) -> None:
+        """Keep that a requestor has the result of its storage commitment."""
+        detail = {"address": requestor.address, "committed": len(result.committed), "failed": len(result.failed)}
+        self._keep(requestor.ae_title, "storage committed", result.transaction_uid, detail)
+
+    def _keep(self, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
         event = {
             "at": now().isoformat(),
-            "actor": happening.calling[:128],
-            "action": f"association {happening.kind}" if happening.kind != "conflict" else "instance conflict",
-            "subject": next(iter(happening.received), happening.address)[:128],
-            "detail": {name: value for name, value in detail.items() if value},
+            "actor": actor[:128],
+            "action": action,
+            "subject": subject[:128],
+            "detail": detail,
         }
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)

@@ -112,6 +112,7 @@ class DimseSettings(_Section):
     port: Port
     ae_title: AETitle
     calling_ae: AETitle = "RETICULA"
+    commitment: bool = False
     tls: TlsSettings | None = None
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,6 +19,7 @@ from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
 from worker import delivery, exams, retention, training_runs
 from worker.broker import ENOUGH_MESSAGES, Broker
+from worker.commitments import CommitmentInbox
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.journal import Journal
@@ -61,13 +63,14 @@ class Sweep:
         registry: Registry,
         broker: Broker,
         journal: Journal,
+        commitments: CommitmentInbox,
     ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
         self._registry = registry
         self._broker = broker
-        self._journal = journal
+        self._journal, self._commitments = journal, commitments
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -215,6 +218,7 @@ class Sweep:
 
     def _collect(self) -> None:
         self._journal.collect(self._database)
+        self._commitments.collect(partial(delivery.settle_commitment, self._database))
 
     def _keep_house(self) -> None:
         if time.monotonic() < self._next_housekeeping:

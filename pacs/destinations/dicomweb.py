@@ -11,7 +11,7 @@ from dicomweb_client.web import _load_xml_dataset
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs.destinations.destination import Offer
+from pacs.destinations.destination import Offer, Sent
 from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
 from pacs.report import Document
 
@@ -42,7 +42,7 @@ class DicomwebDestination:
         elif auth is not None:
             self._session.headers["Authorization"] = f"Bearer {auth}"
 
-    def deliver(self, offer: Offer) -> Document:
+    def deliver(self, offer: Offer) -> Sent:
         """Store the object in the first SOP class that the server takes."""
         refusal: Refused | None = None
         for sop_class in offer.sop_classes:
@@ -52,7 +52,7 @@ class DicomwebDestination:
             except UnsupportedClass as error:
                 refusal = error
                 continue
-            return document
+            return Sent(document)
         raise refusal or UnsupportedClass(f"{self.name} takes none of the report's SOP classes.")
 
     def check(self) -> None:

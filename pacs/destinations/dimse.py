@@ -1,17 +1,27 @@
-"""C-STORE to a PACS."""
+"""C-STORE to a PACS, with storage commitment where it is asked for."""
 
+import queue
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from pacs.destinations.destination import Offer
+from pacs.commitment import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    REQUEST_COMMITMENT,
+    CommitmentRequest,
+    CommitmentResult,
+    Reference,
+)
+from pacs.destinations.destination import Offer, Sent
 from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
 from pacs.report import Document
 
@@ -20,6 +30,8 @@ _DUPLICATE_INSTANCE = 0x0111  # it has this very UID already: an earlier attempt
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
 _NOT_AUTHORISED = 0x0124  # a matter of configuration on the other side
 _CONNECT_SECONDS = 10
+# A PACS that commits at once does so on this association; one that does later opens its own.
+_COMMITMENT_SECONDS = 2
 
 
 class DimseDestination:
@@ -34,15 +46,19 @@ class DimseDestination:
         calling_ae: str,
         timeout: float = 30,
         tls: ssl.SSLContext | None = None,
+        *,
+        commitment: bool = False,
     ) -> None:
         self.name = name
         self._host, self._port, self._ae_title, self._calling_ae = host, port, ae_title, calling_ae
-        self._timeout = timeout
+        self._timeout, self._commitment = timeout, commitment
         self._tls = None if tls is None else (tls, host)
 
-    def deliver(self, offer: Offer) -> Document:
-        """Propose every SOP class of the offer and send the first that is accepted."""
-        with self._associate(offer.sop_classes) as association:
+    def deliver(self, offer: Offer) -> Sent:
+        """Propose every SOP class of the offer, send the first that is accepted, and ask for its commitment if set."""
+        results = queue.SimpleQueue[CommitmentResult]()
+        proposed = [*offer.sop_classes, *([PUSH_MODEL] if offer.transaction_uid else [])]
+        with self._associate(proposed, results) as association:
             accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
             refusal: Refused | None = None
             for sop_class in offer.sop_classes:
@@ -54,18 +70,29 @@ class DimseDestination:
                 except UnsupportedClass as error:
                     refusal = error
                     continue
-                return document
+                if offer.transaction_uid is None:
+                    return Sent(document)
+                return Sent(document, self._commit(association, results, document, offer.transaction_uid))
         raise refusal or UnsupportedClass(f"{self.name} accepts none of the report's SOP classes.")
 
     def check(self) -> None:
         """Send a C-ECHO. Raises DeliveryError."""
-        with self._associate([str(Verification)]) as association:
+        with self._associate([str(Verification), *([PUSH_MODEL] if self._commitment else [])]) as association:
             status = association.send_c_echo()
             if status.get("Status") != 0:
                 raise DeliveryError(f"{self.name} did not answer the C-ECHO with success.")
+            if self._commitment and PUSH_MODEL not in {each.abstract_syntax for each in association.accepted_contexts}:
+                raise DeliveryError(f"{self.name} offers no storage commitment, which its settings ask for.")
 
     @contextmanager
-    def _associate(self, sop_classes: Sequence[str]) -> Iterator[Association]:
+    def _associate(
+        self, sop_classes: Sequence[str], results: "queue.SimpleQueue[CommitmentResult] | None" = None
+    ) -> Iterator[Association]:
+        def take_result(event: Any) -> tuple[int, None]:
+            if results is not None:
+                results.put(CommitmentResult.read(event.event_information))
+            return 0x0000, None
+
         entity = AE(self._calling_ae)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
         entity.connection_timeout = min(_CONNECT_SECONDS, self._timeout)
@@ -73,7 +100,12 @@ class DimseDestination:
             entity.add_requested_context(sop_class, _SYNTAXES)
         try:
             association = entity.associate(
-                self._host, self._port, ae_title=self._ae_title, max_pdu=0, tls_args=self._tls
+                self._host,
+                self._port,
+                ae_title=self._ae_title,
+                max_pdu=0,
+                tls_args=self._tls,
+                evt_handlers=[(evt.EVT_N_EVENT_REPORT, take_result)],
             )
         except OSError as error:
             raise Retry(f"{self.name} ({self._host}:{self._port}): {error.strerror or error}.") from error
@@ -107,6 +139,39 @@ class DimseDestination:
         if status == _SOP_CLASS_NOT_SUPPORTED or status >> 8 == 0xA9:
             raise UnsupportedClass(reason)
         raise Refused(reason)
+
+    def _commit(
+        self,
+        association: Association,
+        results: "queue.SimpleQueue[CommitmentResult]",
+        document: Document,
+        transaction_uid: str,
+    ) -> bool:
+        """Ask for the commitment; False where its result will come by another association."""
+        if PUSH_MODEL not in {context.abstract_syntax for context in association.accepted_contexts}:
+            raise Retry(f"{self.name} has the report, but offers no storage commitment, which its settings ask for.")
+        reference = Reference(document.sop_class_uid, document.sop_uid)
+        request = CommitmentRequest(transaction_uid, (reference,))
+        try:
+            status, _reply = association.send_n_action(
+                request.dataset(), REQUEST_COMMITMENT, PUSH_MODEL, PUSH_MODEL_INSTANCE
+            )
+        except (RuntimeError, ValueError) as error:
+            raise Retry(f"{self.name}: the association ended before its commitment was asked for ({error}).") from error
+        answer = status.get("Status")
+        if answer != 0:
+            said = "nothing" if answer is None else f"0x{answer:04X}"
+            raise Retry(f"{self.name} has the report, but answered the request for its commitment with {said}.")
+        try:
+            result = results.get(timeout=_COMMITMENT_SECONDS)
+        except queue.Empty:
+            return False
+        if result.transaction_uid == transaction_uid and reference.sop_uid in {
+            each.sop_uid for each in result.committed
+        }:
+            return True
+        reasons = ", ".join(f"0x{reason:04X}" for _reference, reason in result.failed)
+        raise Retry(f"{self.name} did not commit itself to the report ({reasons or 'its answer does not name it'}).")
 
 
 def _why(association: Association) -> str:

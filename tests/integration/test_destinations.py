@@ -58,21 +58,21 @@ def dimse(port: int, ae_title: str = "PACS") -> DimseDestination:
 
 def test_the_better_class_is_sent(offer: Offer) -> None:
     with scp((SR, SR3D)) as (port, taken):
-        assert dimse(port).deliver(offer).sop_class_uid == SR3D
+        assert dimse(port).deliver(offer).document.sop_class_uid == SR3D
         assert taken == [SR3D]
         dimse(port).check()
 
 
 def test_a_pacs_without_3d_gets_the_same_content_under_its_own_uid(offer: Offer) -> None:
     with scp((SR,)) as (port, taken):
-        sent = dimse(port).deliver(offer)
+        sent = dimse(port).deliver(offer).document
     assert taken == [ComprehensiveSRStorage]
     assert sent.sop_uid != offer.document(SR3D).sop_uid
 
 
 def test_a_pacs_that_accepts_3d_and_then_refuses_it_gets_the_other(offer: Offer) -> None:
     with scp((SR, SR3D), lambda uid: 0x0122 if uid == SR3D else 0) as (port, taken):
-        assert dimse(port).deliver(offer).sop_class_uid == SR
+        assert dimse(port).deliver(offer).document.sop_class_uid == SR
         assert taken == [SR]
 
 
@@ -87,7 +87,7 @@ def test_a_pacs_that_accepts_3d_and_then_refuses_it_gets_the_other(offer: Offer)
 def test_each_status_is_understood(offer: Offer, status: int, outcome: type[Exception] | None) -> None:
     with scp((SR3D,), status) as (port, _taken):
         if outcome is None:
-            assert dimse(port).deliver(offer).sop_class_uid == SR3D
+            assert dimse(port).deliver(offer).document.sop_class_uid == SR3D
         else:
             with pytest.raises(outcome, match=f"0x{status:04X}"):
                 dimse(port).deliver(offer)
@@ -163,7 +163,7 @@ posted_documents: dict[int, list[str]] = {}
 
 def deliver(url: str, posted: list[str], offer: Offer) -> Document:
     posted_documents[id(posted)].extend(offer.document(sop_class).sop_uid for sop_class in SR_CLASSES)
-    return DicomwebDestination("web", url, timeout=5).deliver(offer)
+    return DicomwebDestination("web", url, timeout=5).deliver(offer).document
 
 
 def stored(uid: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import update
 
 from pacs.archive import Archive
 from pacs.listener import Listener
@@ -24,21 +25,31 @@ from worker.application import Application
 from worker.broker import Broker
 from worker.database import Database, now
 from worker.listing import list_exams, show_exam
-from worker.settings import DimseSettings, ListenerSettings, Settings
+from worker.settings import DestinationSettings, DimseSettings, ListenerSettings, PeerSettings, Settings
 from worker.states import State
-from worker.tables import Series
+from worker.tables import Delivery, Series
 
 
 class Plant:
     """An installation in this process, driven step by step."""
 
-    def __init__(self, folder: Path, database: Database, archive_port: int = 1, **listener: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        archive_port: int = 1,
+        *,
+        destinations: tuple[DestinationSettings, ...] = (),
+        peers: tuple[PeerSettings, ...] = (),
+        **listener: Any,
+    ) -> None:
         destination = DimseSettings(name="pacs", kind="dimse", host="127.0.0.1", port=archive_port, ae_title="ARCHIVE")
         self.settings = Settings(
             data_dir=folder,
             database_url=database.url if database.url.startswith("postgresql") else None,
             listener=ListenerSettings(**{"quiet_seconds": 30, **listener}),
-            destinations=(destination,),
+            destinations=destinations or (destination,),
+            peers=peers,
         )
         self.app = Application(self.settings)
         self.app.__dict__["database"] = database
@@ -65,6 +76,11 @@ class Plant:
     def exam(self, series_uid: str) -> dict[str, Any]:
         with self.database.read() as session:
             return show_exam(session, series_uid)
+
+    def deliver_now(self) -> None:
+        """As if the time until the next attempt had passed."""
+        with self.database.write() as session:
+            session.execute(update(Delivery).values(next_attempt_at=now()))
 
     def run(self) -> None:
         """Do all the work that is there."""
