@@ -39,6 +39,7 @@ from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs.commitment import PUSH_MODEL, CommitmentService
+from pacs.discreet import said
 from pacs.elements import is_uid, text
 from pacs.errors import ListenError, Unreadable
 from pacs.series import CT_CLASSES
@@ -296,7 +297,7 @@ def _read(event: Any, calling: str, called: str) -> ReceivedInstance:
         dataset = dcmread(BytesIO(encoded), stop_before_pixels=True, specific_tags=list(_IDENTIFYING))
         uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}
     except Exception as error:  # pydicom raises whatever it likes on garbage
-        raise Unreadable(f"the dataset cannot be read ({error})") from error
+        raise Unreadable(f"the dataset cannot be read ({said(error)})") from error
     for keyword, uid in uids.items():
         if not is_uid(uid):
             raise Unreadable(f"{keyword} is {'missing' if not uid else 'not a valid UID'}")

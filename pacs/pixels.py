@@ -13,6 +13,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.utils import pixel_array
 
 from pacs import jpeg_extended
+from pacs.discreet import said
 from pacs.errors import Unreadable
 from pacs.series import SourceSlice
 
@@ -50,7 +51,7 @@ def hounsfield(source: SourceSlice) -> NDArray[np.int16]:
     try:
         stored = _stored(source)
     except Exception as error:  # the decoders raise whatever they like on corrupt data
-        raise Unreadable(f"The pixels cannot be decoded: {error}") from error
+        raise Unreadable(f"The pixels cannot be decoded: {said(error)}.") from error
     if stored.shape != (source.rows, source.columns):
         raise Unreadable(f"The pixels have the shape {stored.shape}, the header says otherwise.")
     hu = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)

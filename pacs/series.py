@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pydicom.valuerep import validate_value
 
+from pacs.discreet import said
 from pacs.elements import first, floats, integer, text, words
 from pacs.errors import Rejected, Unreadable
 
@@ -172,7 +173,7 @@ def read_series(paths: Iterable[Path]) -> Series:
             dataset = dcmread(path, stop_before_pixels=True)
             header, images = read_header(dataset, context=not headers), read_slices(dataset, path)
         except Exception as error:  # pydicom raises whatever it likes on corrupt data
-            unreadable.append((path, str(error)))
+            unreadable.append((path, said(error)))
             continue
         headers.append(header)
         slices.extend(images)
@@ -193,7 +194,7 @@ def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list
         try:
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
         except Exception as error:  # pydicom raises whatever it likes on corrupt data
-            unreadable.append((path, str(error)))
+            unreadable.append((path, said(error)))
             continue
         study, series = text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID")
         if study and series:

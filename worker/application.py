@@ -3,8 +3,6 @@
 Each part is imported where it is made: a command that lists exams loads neither network nor report.
 """
 
-import logging
-import sys
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from worker.commitments import CommitmentInbox
     from worker.delivery import DeliveryStage
     from worker.journal import Journal
+    from worker.privacy import Identities
     from worker.stages import ClassificationStage
     from worker.sweep import Sweep
 
@@ -62,6 +61,14 @@ class Application:
             min_free=listener.min_free_mb << 20,
             on_conflict=OnConflict(listener.conflicts),
         )
+
+    @cached_property
+    def identities(self) -> "Identities":
+        """What SQL keeps of who a patient is."""
+        from worker.privacy import Identities
+
+        key_file = self.settings.privacy.key_file
+        return Identities() if key_file is None else Identities.from_file(key_file)
 
     @cached_property
     def journal(self) -> "Journal":
@@ -130,7 +137,14 @@ class Application:
         from worker.sweep import Sweep
 
         return Sweep(
-            self.settings, self.database, self.spool, self.registry, self.broker, self.journal, self.commitments
+            self.settings,
+            self.database,
+            self.spool,
+            self.registry,
+            self.broker,
+            self.journal,
+            self.commitments,
+            self.identities,
         )
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
@@ -142,6 +156,7 @@ class Application:
             self.registry,
             self.settings.data_dir,
             min_slices=self.settings.selection.min_slices,
+            identities=self.identities,
             lease=timedelta(seconds=self.settings.worker.lease_seconds),
             alive=alive,
         )
@@ -156,6 +171,7 @@ class Application:
             self.settings.data_dir,
             language=self.settings.language,
             final=self.settings.completion == "FINAL",
+            identities=self.identities,
         )
         lease = timedelta(seconds=self.settings.worker.lease_seconds)
         return DeliveryStage(self.database, reports, self.destinations, self.settings.destinations, lease)
@@ -192,25 +208,3 @@ def tls_identity(configured: TlsSettings | None) -> "Identity | None":
     from pacs.tls import Identity
 
     return None if configured is None else Identity(configured.certificate, configured.key, configured.authorities)
-
-
-def configure_logging() -> None:
-    """Log to stderr, where systemd and containers look; without what libraries tell about every step."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-    for name in (
-        "pynetdicom",
-        "pydicom",
-        "highdicom",
-        "alembic",
-        "dicomweb_client",
-        "matplotlib",
-        "urllib3",
-        "kombu",
-    ):
-        logging.getLogger(name).setLevel(logging.CRITICAL if name == "pynetdicom" else logging.ERROR)
-    logging.captureWarnings(capture=True)

@@ -28,11 +28,13 @@ class Database:
         self.url = url
         self._is_sqlite = url.startswith("sqlite")
         if self._is_sqlite:
-            self.engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+            self.engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+            self.engine = create_engine(
+                url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, hide_parameters=True
+            )
 
     @contextmanager
     def write(self) -> Iterator[Session]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from pacs.commitment import CommitmentResult
 from pacs.destinations import Destination, Offer, Sent
+from pacs.discreet import said
 from pacs.errors import DeliveryError, Rejected, Retry
 from pacs.report import SR_CLASSES
 from worker import audit
@@ -90,7 +91,7 @@ class DeliveryStage:
             except Exception as error:
                 logger.exception("The report of series %s cannot be made.", series.series_uid)
                 code = error.code if isinstance(error, Rejected) else "report_failed"
-                self._fail(series.id, code, f"The report cannot be made: {error}")
+                self._fail(series.id, code, f"The report cannot be made: {said(error)}")
                 return True
             with self._database.write() as session:
                 held = session.get_one(Series, series.id, with_for_update=True)
@@ -156,7 +157,7 @@ class DeliveryStage:
             raise  # the lease runs out, and the delivery is due again
         except Exception as error:
             logger.exception("The delivery to %s failed.", claimed.destination)
-            self._record(claimed, None, f"{type(error).__name__}: {error}", final=False)
+            self._record(claimed, None, said(error), final=False)
         else:
             self._record(claimed, sent, None, final=True)
 

@@ -265,14 +265,17 @@ def latest_revisions() -> Any:
     )
 
 
-def patient_conflict(session: Session, held: Claim, patient: Patient) -> str | None:
-    """Return the sentence that forbids to report the exam, where its study names another patient elsewhere."""
+def patient_conflict(session: Session, held: Claim, *patient: Patient) -> str | None:
+    """Return the sentence that forbids to report the exam, where its study names another patient elsewhere.
+
+    patient: as the header and as SQL has them, for what was stored before a key was set stays as it was.
+    """
     series = session.get_one(Series, held.series_id)
     others = session.scalars(
         select(Series).where(Series.study_id == series.study_id, Series.series_uid != series.series_uid)
     )
     stored = (Patient(other.patient_id, other.patient_issuer, other.patient_name, "", "") for other in others)
-    if any(any(other.identity) and not other.is_same_as(patient) for other in stored):
+    if any(any(other.identity) and not any(map(other.is_same_as, patient)) for other in stored):
         return "Other series of the same study name another patient: whose exam this is must be settled first."
     elsewhere = select(Series.id).where(Series.series_uid == series.series_uid, Series.study_id != series.study_id)
     if session.scalar(elsewhere.limit(1)) is not None:

@@ -12,8 +12,11 @@ from pacs.durable import sync_folder, write_synced
 from pacs.errors import Retry
 from pacs.report import Document, build_report
 from pacs.report.exam import Language
+from pacs.series import SeriesHeader, read_series
 from worker.database import Database, now
-from worker.results import reported_exam
+from worker.exams import instance_paths
+from worker.privacy import Identities
+from worker.results import reported_exam, stored_header
 from worker.tables import SR, Report, Series
 
 
@@ -24,11 +27,13 @@ class NotAtHandError(Retry):
 class ReportStore:
     """The reports of all revisions, under `data_dir`."""
 
-    def __init__(self, database: Database, data_dir: Path, *, language: Language, final: bool) -> None:
+    def __init__(
+        self, database: Database, data_dir: Path, *, language: Language, final: bool, identities: Identities
+    ) -> None:
         self._database = database
         self._data_dir = data_dir
         self._language: Language = language
-        self._final = final
+        self._final, self._identities = final, identities
 
     def document(self, series_id: int, sop_class_uid: str) -> Document:
         """Return the stored report of a revision in a SOP class; the first time it is made and stored.
@@ -41,7 +46,9 @@ class ReportStore:
             if row is not None:
                 return self._read(row)
             series = session.get_one(Series, series_id)
-            exam = reported_exam(session, series, language=self._language, final=self._final)
+            exam = reported_exam(
+                session, series, language=self._language, final=self._final, header=self._header(session, series)
+            )
         made = build_report(exam, sop_class_uid)
         path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
         try:
@@ -64,6 +71,18 @@ class ReportStore:
         except IntegrityError:  # another worker was first, and the first stored result wins
             return self.document(series_id, sop_class_uid)
         return made
+
+    def _header(self, session: Session, series: Series) -> SeriesHeader | None:
+        """Read the header that SQL does not hold from the received files; None where SQL holds it."""
+        if series.classification is None or not self._identities.are_hashed:
+            return None
+        paths = instance_paths(session, series, self._data_dir)
+        if not all(path.is_file() for path in paths):
+            raise NotAtHandError("The received files are gone, and SQL holds no patient: send the series again.")
+        header = read_series(paths).header
+        if self._identities.patient(header.patient) != stored_header(series.classification).patient:
+            raise NotAtHandError("The received files name another patient than SQL, or the key is another one.")
+        return header
 
     def _read(self, row: Report) -> Document:
         path = self._data_dir / row.path

@@ -23,8 +23,15 @@ from worker.states import DeliveryState, State
 from worker.tables import SR, Classification, Delivery, ModelVersion, Report, Series, SliceResult
 
 
-def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle, model: ModelVersion) -> None:
-    """Store a result and end its claim, all or nothing. Raises LeaseLostError."""
+def store(
+    session: Session,
+    held: Claim,
+    result: ClassifiedExam,
+    bundle: Bundle,
+    model: ModelVersion,
+    header: SeriesHeader,
+) -> None:
+    """Store a result, with what SQL keeps of its header, and end its claim, all or nothing. Raises LeaseLostError."""
     exams.finish(session, held, State.CLASSIFIED)
     description, verdict = bundle.description, result.verdict
     row = Classification(
@@ -41,7 +48,7 @@ def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle,
         verdict_code=verdict.reason_code,
         verdict_reason=verdict.reason,
         distance=verdict.distance,
-        header=asdict(result.header),
+        header=asdict(header),
         notes=list(result.notes),
         slice_count=len(result.slices),
         slices_classified=result.classified,
@@ -55,8 +62,10 @@ def store(session: Session, held: Claim, result: ClassifiedExam, bundle: Bundle,
     session.execute(insert(SliceResult), rows)
 
 
-def reported_exam(session: Session, series: Series, *, language: Language, final: bool) -> ReportedExam:
-    """Return what the report of a classified revision is given."""
+def reported_exam(
+    session: Session, series: Series, *, language: Language, final: bool, header: SeriesHeader | None = None
+) -> ReportedExam:
+    """Return what the report of a classified revision is given. header: where SQL does not hold it all."""
     row = series.classification
     if row is None:
         raise WorkerError(f"Series {series.series_uid} is not classified: there is nothing to report.")
@@ -67,7 +76,7 @@ def reported_exam(session: Session, series: Series, *, language: Language, final
     )
     classified = [image for image in slices if image.classified]
     keys = sorted((image for image in slices if image.key_rank is not None), key=lambda image: image.key_rank or 0)
-    header = SeriesHeader(**{**row.header, "patient": Patient(**row.header["patient"])})
+    header = header or stored_header(row)
     return ReportedExam(
         header=header,
         revision=series.revision,
@@ -86,6 +95,11 @@ def reported_exam(session: Session, series: Series, *, language: Language, final
         language=language,
         final=final,
     )
+
+
+def stored_header(row: Classification) -> SeriesHeader:
+    """Return what SQL keeps of the header."""
+    return SeriesHeader(**{**row.header, "patient": Patient(**row.header["patient"])})
 
 
 def _slice_row(classification: int, index: int, image: ClassifiedSlice, names: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from training.sources import Source, find_sources
 from worker import exams, labels
 from worker.application import Application
 from worker.errors import NotFoundError, WorkerError
+from worker.privacy import is_hashed
 from worker.tables import ModelVersion
 
 if TYPE_CHECKING:
@@ -184,5 +185,7 @@ def labelled_exams(application: Application) -> tuple[list[Source], list[tuple[s
             elif not paths:
                 unusable.append((series_uid, "its files are not in the spool any more."))
             else:
-                sources.append(Source(label, tuple(paths), False, series.patient_id, outweighs=True))
+                # What base data say of the same patient is no hash: then the files are asked.
+                patient = None if is_hashed(series.patient_id) else series.patient_id
+                sources.append(Source(label, tuple(paths), False, patient, outweighs=True))
     return sources, unusable

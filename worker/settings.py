@@ -87,6 +87,12 @@ class RetentionSettings(_Section):
     pixels_days: int | None = Field(default=None, ge=1)
 
 
+class PrivacySettings(_Section):
+    """`[privacy]`: the file with the key under which SQL hashes who a patient is; None keeps it as the header says."""
+
+    key_file: Path | None = None
+
+
 class TrainingSettings(_Section):
     """`[training]`: the data that models are trained on, and where they start."""
 
@@ -165,6 +171,7 @@ class Settings(BaseSettings):
     selection: SelectionSettings = SelectionSettings()
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()
+    privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.classifier import Classifier
 from models.errors import ModelError
+from pacs.discreet import said
 from pacs.errors import Rejected
 from pacs.series import SeriesHeader
 from worker import exams, results
@@ -16,6 +17,7 @@ from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
 from worker.errors import LeaseLostError, UnavailableError
 from worker.exams import Claim
+from worker.privacy import Identities
 from worker.registry import Registry
 from worker.states import State
 from worker.tables import ModelVersion
@@ -46,6 +48,7 @@ class ClassificationStage:
         data_dir: Path,
         *,
         min_slices: int,
+        identities: Identities,
         lease: timedelta = exams.LEASE,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
@@ -53,7 +56,7 @@ class ClassificationStage:
         self._database = database
         self._registry = registry
         self._data_dir = data_dir
-        self._min_slices = min_slices
+        self._min_slices, self._identities = min_slices, identities
         self._loaded: tuple[ModelVersion, Classifier] | None = None
         self._broken = ""  # the sha256 that was last complained of
 
@@ -82,13 +85,15 @@ class ClassificationStage:
         except Exception as error:
             logger.exception("Series %s was not classified.", held.series_uid)
             with suppress(LeaseLostError):
-                exams.give_up(self._database, held, "error", f"{type(error).__name__}: {error}")
+                exams.give_up(self._database, held, "error", said(error))
         return True
 
     def _run(self, held: Claim, classifier: Classifier, model: ModelVersion) -> None:
         def check_header(header: SeriesHeader) -> None:
             with self._database.read() as session:
-                conflict = exams.patient_conflict(session, held, header.patient)
+                conflict = exams.patient_conflict(
+                    session, held, header.patient, self._identities.patient(header.patient)
+                )
             if conflict is not None:
                 raise Rejected("patient_conflict", conflict)
 
@@ -131,7 +136,9 @@ class ClassificationStage:
         while True:
             try:
                 with self._database.write() as session:
-                    results.store(session, held, result, classifier.bundle, model)
+                    results.store(
+                        session, held, result, classifier.bundle, model, self._identities.header(result.header)
+                    )
             except UnavailableError:
                 if time.monotonic() > deadline:
                     raise

@@ -15,6 +15,7 @@ from pydicom import dcmread
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from pacs.discreet import said
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
 from worker import delivery, exams, retention, training_runs
@@ -23,6 +24,7 @@ from worker.commitments import CommitmentInbox
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.journal import Journal
+from worker.privacy import Identities
 from worker.queues import CLASSIFY, DELIVER, TRAINING
 from worker.registry import Registry
 from worker.settings import Settings
@@ -64,13 +66,14 @@ class Sweep:
         broker: Broker,
         journal: Journal,
         commitments: CommitmentInbox,
+        identities: Identities,
     ) -> None:
         self._settings = settings
         self._database = database
         self._spool = spool
         self._registry = registry
         self._broker = broker
-        self._journal, self._commitments = journal, commitments
+        self._journal, self._commitments, self._identities = journal, commitments, identities
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -86,7 +89,7 @@ class Sweep:
             except UnavailableError as error:
                 complaint = str(error)
             except Exception as error:  # a step that fails must not end the sweep: the others, and the next tick, go on
-                complaint = f"{type(error).__name__}: {error}"
+                complaint = said(error)
                 if complaint != self._complaint:
                     logger.exception("A step of the sweep failed.")
         if complaint and complaint != self._complaint:
@@ -121,7 +124,7 @@ class Sweep:
         new = known.new(instances)
         if not new and (known.series is None or known.series.state != State.RECEIVING):
             return True
-        header = _header(new) if known.series is None else None
+        header = self._header(new) if known.series is None else None
         with self._database.write() as session:
             # Another sweep may have been here since: only what is seen under the lock counts.
             known = _known(session, spooled, lock=True)
@@ -198,6 +201,11 @@ class Sweep:
         if training_runs.release_expired(self._database):
             logger.warning("A retraining was taken back from a process that died or hung.")
 
+    def _header(self, instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
+        """Return what SQL keeps of the header of new instances, and who sent them."""
+        found = _first_header(instances)
+        return None if found is None else (self._identities.header(found[0]), found[1])
+
     def _wake(self) -> None:
         moment = now()
         stale = moment - WAKE_AGAIN
@@ -257,7 +265,7 @@ def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
     )
 
 
-def _header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
+def _first_header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
     """Return the header and the sender of the first instance that tells them."""
     for instance in instances[:8]:
         try:

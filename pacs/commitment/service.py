@@ -9,7 +9,7 @@ from pynetdicom import evt
 
 from pacs.commitment.messages import PUSH_MODEL_INSTANCE, REQUEST_COMMITMENT, CommitmentRequest, CommitmentResult
 from pacs.commitment.provider import CommitmentProvider, Requestor
-from pacs.errors import Unreadable
+from pacs.discreet import said
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CommitmentService:
         try:
             request = CommitmentRequest.read(event.action_information)
         except Exception as error:  # pydicom raises whatever it likes on garbage
-            logger.warning("Storage commitment asked by %s refused: %s.", calling, _said(error))
+            logger.warning("Storage commitment asked by %s refused: %s.", calling, said(error))
             return _INVALID_ARGUMENT, None
         try:
             taken = self.provider.take(Requestor(calling, str(requestor.address)), request, event.assoc)
@@ -66,7 +66,7 @@ class CommitmentService:
         try:
             result = CommitmentResult.read(event.event_information)
         except Exception as error:  # pydicom raises whatever it likes on garbage
-            logger.warning("The result of a storage commitment from %s refused: %s.", calling, _said(error))
+            logger.warning("The result of a storage commitment from %s refused: %s.", calling, said(error))
             return _INVALID_ARGUMENT, None
         try:
             self._arrived(result)
@@ -74,7 +74,3 @@ class CommitmentService:
             logger.error("The result of a storage commitment was not kept: %s", error.strerror)  # noqa: TRY400
             return _PROCESSING_FAILURE, None
         return _SUCCESS, None
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, Unreadable) else "it cannot be read"

@@ -25,7 +25,14 @@ from worker.application import Application
 from worker.broker import Broker
 from worker.database import Database, now
 from worker.listing import list_exams, show_exam
-from worker.settings import DestinationSettings, DimseSettings, ListenerSettings, PeerSettings, Settings
+from worker.settings import (
+    DestinationSettings,
+    DimseSettings,
+    ListenerSettings,
+    PeerSettings,
+    PrivacySettings,
+    Settings,
+)
 from worker.states import State
 from worker.tables import Delivery, Series
 
@@ -41,6 +48,7 @@ class Plant:
         *,
         destinations: tuple[DestinationSettings, ...] = (),
         peers: tuple[PeerSettings, ...] = (),
+        privacy: PrivacySettings | None = None,
         **listener: Any,
     ) -> None:
         destination = DimseSettings(name="pacs", kind="dimse", host="127.0.0.1", port=archive_port, ae_title="ARCHIVE")
@@ -50,6 +58,7 @@ class Plant:
             listener=ListenerSettings(**{"quiet_seconds": 30, **listener}),
             destinations=destinations or (destination,),
             peers=peers,
+            privacy=privacy or PrivacySettings(),
         )
         self.app = Application(self.settings)
         self.app.__dict__["database"] = database

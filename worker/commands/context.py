@@ -3,7 +3,8 @@
 import os
 from functools import cache
 
-from worker.application import Application, configure_logging
+from worker import logs
+from worker.application import Application
 from worker.processes import die_with_supervisor
 from worker.settings import load_settings
 
@@ -16,5 +17,5 @@ def application() -> Application:
     die_with_supervisor()
     os.umask(_UMASK)
     settings = load_settings()
-    configure_logging()
+    logs.configure()
     return Application(settings)
