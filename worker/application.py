@@ -5,11 +5,12 @@ Each part is imported where it is made: a command that lists exams loads neither
 
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.database import Database
 from worker.registry import Registry
-from worker.settings import DestinationSettings, DicomwebSettings, Settings, TlsSettings
+from worker.settings import AuthSettings, DestinationSettings, DicomwebSettings, Settings, TlsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,13 +195,21 @@ def make_destination(configured: DestinationSettings) -> "Destination":
             tls=None if identity is None else client_context(identity),
             commitment=configured.commitment,
         )
-    auth: tuple[str, str] | str | None = None
-    if configured.auth is not None:
-        if configured.auth.token is not None:
-            auth = configured.auth.token.get_secret_value()
-        elif configured.auth.user is not None and configured.auth.password is not None:
-            auth = configured.auth.user, configured.auth.password.get_secret_value()
-    return DicomwebDestination(configured.name, configured.url, auth, configured.verify)
+    return DicomwebDestination(configured.name, configured.url, _credentials(configured.auth), configured.verify)
+
+
+def _credentials(configured: AuthSettings | None) -> tuple[str, str] | str | None:
+    """Return user and password, or a token. Raises SettingsError."""
+    if configured is None:
+        return None
+    from worker.secrets import read_secret
+
+    if configured.user is None:
+        here, file = configured.token, configured.token_file
+    else:
+        here, file = configured.password, configured.password_file
+    secret = here.get_secret_value() if here is not None else read_secret(file or Path())
+    return secret if configured.user is None else (configured.user, secret)
 
 
 def tls_identity(configured: TlsSettings | None) -> "Identity | None":

@@ -123,16 +123,20 @@ class DimseSettings(_Section):
 
 
 class AuthSettings(_Section):
-    """Credentials of a DICOMweb destination: user and password, or a bearer token."""
+    """Credentials of a DICOMweb destination: user and password, or a bearer token, here or in a file."""
 
     user: str | None = None
     password: SecretStr | None = None
+    password_file: Path | None = None
     token: SecretStr | None = None
+    token_file: Path | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "AuthSettings":
-        if (self.user is None) != (self.password is None) or (self.token is None) == (self.user is None):
-            raise ValueError("needs either user and password, or a token")
+        passwords = (self.password is not None) + (self.password_file is not None)
+        tokens = (self.token is not None) + (self.token_file is not None)
+        if (self.user is not None, passwords, tokens) not in ((True, 1, 0), (False, 0, 1)):
+            raise ValueError("needs either user and password, or a token; password and token here or in a file")
         return self
 
 
@@ -218,12 +222,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Variables first, then the file that the variable or the working directory names."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
 
 def load_settings() -> Settings:
     """Read the settings. Raises SettingsError with one sentence for the first that is wrong."""
-    file = _config_file()
+    file = config_file()
     if file is None and os.environ.get(CONFIG_VARIABLE):
         raise SettingsError(
             f"The settings file {os.environ[CONFIG_VARIABLE]} does not exist: mend --config or {CONFIG_VARIABLE}."
@@ -243,7 +247,8 @@ def load_settings() -> Settings:
         ) from error
 
 
-def _config_file() -> Path | None:
+def config_file() -> Path | None:
+    """The file that settings are read from; None where there is none."""
     named = os.environ.get(CONFIG_VARIABLE)
     file = Path(named) if named else DEFAULT_CONFIG
     return file if file.is_file() else None

@@ -13,6 +13,7 @@ from worker import console, retention
 from worker.application import Application
 from worker.commands.context import application
 from worker.errors import UnavailableError, WorkerError
+from worker.secrets import check_secrets
 
 if TYPE_CHECKING:
     from pacs.destinations import Destination
@@ -38,6 +39,7 @@ def check() -> None:
 
 
 def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "secrets", lambda: check_secrets(app.settings)
     yield "disk", lambda: _disk(app)
     yield "database", lambda: _database(app)
     yield "broker", lambda: _broker(app)
