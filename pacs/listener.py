@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from typing import Any, Literal, cast
 
-from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     JPEG2000,
@@ -42,6 +40,7 @@ from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.discreet import said
 from pacs.elements import is_uid, text
 from pacs.errors import ListenError, Unreadable
+from pacs.head import inflates_beyond, read_elements
 from pacs.series import CT_CLASSES
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
 from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
@@ -247,7 +246,10 @@ class Listener:
     def _on_store(self, event: Any) -> int:
         calling = str(event.assoc.requestor.ae_title).strip()
         try:
-            instance = _read(event, calling, self._ae_title)
+            meta: FileMetaDataset = event.file_meta
+            meta.SourceApplicationEntityTitle = calling[:16]
+            meta.ReceivingApplicationEntityTitle = self._ae_title
+            instance = read_instance(meta, event.encoded_dataset(include_meta=False), self._limits.instance)
         except Unreadable as error:
             logger.warning("C-STORE from %s refused: %s", calling, error)
             return CANNOT_UNDERSTAND
@@ -287,24 +289,25 @@ class _Open:
         return self.calling, self.address
 
 
-def _read(event: Any, calling: str, called: str) -> ReceivedInstance:
-    """Read the UIDs of a received dataset and put file meta information before it. Raises Unreadable."""
-    meta: FileMetaDataset = event.file_meta
-    meta.SourceApplicationEntityTitle = calling[:16]
-    meta.ReceivingApplicationEntityTitle = called[:16]
-    encoded = b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), event.encoded_dataset(include_meta=False)))
+def read_instance(meta: FileMetaDataset, encoded: bytes, longest: int) -> ReceivedInstance:
+    """Read the UIDs of a dataset and put its file meta information before it.
+
+    longest: bytes that a deflated dataset may have when it is inflated. Raises Unreadable.
+    """
     try:
-        dataset = dcmread(BytesIO(encoded), stop_before_pixels=True, specific_tags=list(_IDENTIFYING))
+        dataset = read_elements(encoded, meta.TransferSyntaxUID, _IDENTIFYING)
         uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}
     except Exception as error:  # pydicom raises whatever it likes on garbage
         raise Unreadable(f"the dataset cannot be read ({said(error)})") from error
     for keyword, uid in uids.items():
         if not is_uid(uid):
             raise Unreadable(f"{keyword} is {'missing' if not uid else 'not a valid UID'}")
+    if meta.TransferSyntaxUID.is_deflated and inflates_beyond(encoded, longest):
+        raise Unreadable(f"it inflates to more than {longest >> 20} MB")
     return ReceivedInstance(
         sop_class_uid=uids["SOPClassUID"],
         sop_uid=uids["SOPInstanceUID"],
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
-        content=encoded,
+        content=b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), encoded)),
     )

@@ -1,14 +1,15 @@
 """A C-STORE client: DICOM files to a storage SCP, as a modality or a PACS sends them."""
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE
 
-from pacs.errors import Refused, Retry
+from pacs.errors import Refused, Retry, Unreadable
+from pacs.head import read_head
 
 
 def find_instances(folder: Path) -> list[Path]:
@@ -54,7 +55,7 @@ def _contexts(paths: Iterable[Path]) -> list[tuple[str, str]]:
 
 def _header(path: Path) -> Dataset | None:
     try:
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
-    except (InvalidDicomError, OSError, ValueError, EOFError):
+        dataset = read_head(path, ["SOPClassUID", "SOPInstanceUID"])
+    except (InvalidDicomError, Unreadable, OSError, ValueError, EOFError, zlib.error):
         return None
     return dataset if "SOPInstanceUID" in dataset and "TransferSyntaxUID" in dataset.file_meta else None

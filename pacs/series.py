@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import config, dcmread
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from pydicom.valuerep import validate_value
@@ -17,6 +17,7 @@ from pydicom.valuerep import validate_value
 from pacs.discreet import said
 from pacs.elements import first, floats, integer, text, words
 from pacs.errors import Rejected, Unreadable
+from pacs.head import read_head
 
 CT_CLASSES = frozenset({CTImageStorage, EnhancedCTImageStorage})
 
@@ -170,7 +171,7 @@ def read_series(paths: Iterable[Path]) -> Series:
     unreadable: list[tuple[Path, str]] = []
     for path in paths:
         try:
-            dataset = dcmread(path, stop_before_pixels=True)
+            dataset = read_head(path)
             header, images = read_header(dataset, context=not headers), read_slices(dataset, path)
         except Exception as error:  # pydicom raises whatever it likes on corrupt data
             unreadable.append((path, said(error)))
@@ -192,7 +193,7 @@ def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list
     unreadable: list[tuple[Path, str]] = []
     for path in paths:
         try:
-            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
+            dataset = read_head(path, ["StudyInstanceUID", "SeriesInstanceUID"])
         except Exception as error:  # pydicom raises whatever it likes on corrupt data
             unreadable.append((path, said(error)))
             continue

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from pydicom import dcmread
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from pacs.discreet import said
+from pacs.head import read_head
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
 from worker import delivery, exams, retention, training_runs
@@ -269,7 +269,7 @@ def _first_header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] 
     """Return the header and the sender of the first instance that tells them."""
     for instance in instances[:8]:
         try:
-            dataset = dcmread(instance.path, stop_before_pixels=True)
+            dataset = read_head(instance.path)
             return read_header(dataset), str(dataset.file_meta.get(_SENDER_TAG, ""))
         except Exception:
             continue
