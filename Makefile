@@ -1,10 +1,11 @@
 # make demo: the main job on phantoms.   make test: checks and tests.   make bench: measurements.
 # make chaos: processes killed, disks filled, servers stopped, and every instance accounted for.
+# make fuzz: hostile bytes through the parsers and through sockets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench chaos check clean
+.PHONY: demo test bench chaos fuzz check clean
 
 demo: $(VENV)/.worker
 	$(BIN)/reticula demo --dir reticula-demo
@@ -20,6 +21,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/pytest tests/benchmarks -s --numprocesses 0 --override-ini norecursedirs=
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos $(CHAOS)

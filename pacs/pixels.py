@@ -81,7 +81,7 @@ def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) 
         waiting: deque[Future[Decoded]] = deque()
         try:
             for source in sources:
-                waiting.append(pool.submit(_decode, source))
+                waiting.append(pool.submit(decode, source))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -91,7 +91,8 @@ def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) 
                 future.cancel()
 
 
-def _decode(source: SourceSlice) -> Decoded:
+def decode(source: SourceSlice) -> Decoded:
+    """Decode a slice; where that fails it comes with its error."""
     try:
         return Decoded(source, hounsfield(source))
     except Unreadable as error:

@@ -9,13 +9,19 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from socketserver import BaseServer
 from typing import Any
 
+from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from pacs.discreet import said
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +151,8 @@ class _Connection(RequestHandler):
         # pynetdicom's socket has told of the connection, and ours tells of it again.
         association.dul.event_queue.get_nowait()
         association.dul.socket = _BoundedSocket(association, self.request, self.server)
+        machine = association.dul.state_machine
+        machine.do_action = partial(_act, association, machine.do_action)  # type: ignore[method-assign]
         return association
 
 
@@ -211,6 +219,33 @@ class _BoundedSocket(AssociationSocket):
     def _excess(self, what: str) -> OSError:
         logger.warning("Association from %s ended: %s.", self.assoc.requestor.address, what)
         return OSError(what)
+
+
+def _act(association: Association, act: Callable[[str], None], event: str) -> None:
+    """Let the state machine act; where bytes make it fail, end the association as pynetdicom does for a bad PDU."""
+    service = association.dul
+    try:
+        act(event)
+        ended = service.state_machine.current_state == "Sta1"
+        if ended and association.requestor.primitive is None and service.to_user_queue.empty():
+            # It was closed before anything was asked: its thread would wait for that until the time is over.
+            service.to_user_queue.put(None)  # type: ignore[arg-type]
+    except Exception as error:  # pynetdicom raises whatever it likes on a command set that is none
+        logger.warning(
+            "Association from %s ended: it sent what cannot be read (%s).", association.requestor.address, said(error)
+        )
+        connection = service.socket
+        if isinstance(connection, _BoundedSocket):
+            abort = A_ABORT_RQ()
+            abort.source, abort.reason_diagnostic = 0x02, 0x00
+            with suppress(OSError):
+                connection.send(abort.encode())
+            connection.close()
+        association.is_aborted, association.is_established = True, False
+        # Both threads end by themselves; to wait here for that, as `kill` does, would be to wait for oneself.
+        association._kill = True  # noqa: SLF001
+        service.kill_dul()
+        evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": association.requestor.address})
 
 
 def message_ended(association: Association) -> None:

@@ -14,6 +14,7 @@ from models.classifier import Classifier, SliceOutput
 from models.lung_mask import lung_fraction, lung_mask
 from models.resizing import fit
 from models.verdict import ExamVerdict
+from pacs.decoder import decode_apart
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
 from pacs.report.content import polygon_area
@@ -63,17 +64,19 @@ def classify_series(
     check_header: Callable[[SeriesHeader], None] = lambda _header: None,
     alive: Callable[[], None] = lambda: None,
     alive_seconds: float = 30.0,
+    careful: bool = False,
 ) -> ClassifiedExam:
     """Classify the series in `paths`. Raises Rejected where it is not an axial chest CT with lungs.
 
     `check_header` may refuse the series by raising Rejected. `alive` is called while slices come through, about
-    every `alive_seconds`, and may raise to end the work.
+    every `alive_seconds`, and may raise to end the work. `careful`: slices are decoded in a process of their
+    own, since a worker has died of this series before.
     """
     started = time.monotonic()
     series = read_series(paths)
     check_header(series.header)
     selection = select(series, min_slices=min_slices)
-    work = _Work(selection, classifier, alive, alive_seconds)
+    work = _Work(selection, classifier, alive, alive_seconds, careful=careful)
     slices = work.run()
     description = classifier.bundle.description
     if not work.outputs:
@@ -98,9 +101,15 @@ class _Work:
     """One pass over a selection."""
 
     def __init__(
-        self, selection: Selection, classifier: Classifier, alive: Callable[[], None], alive_seconds: float
+        self,
+        selection: Selection,
+        classifier: Classifier,
+        alive: Callable[[], None],
+        alive_seconds: float,
+        *,
+        careful: bool,
     ) -> None:
-        self._alive_seconds = alive_seconds
+        self._alive_seconds, self._careful = alive_seconds, careful
         self._selection = selection
         self._classifier = classifier
         self._alive = alive
@@ -119,7 +128,10 @@ class _Work:
 
     def _inputs(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
         preprocessing = self._classifier.bundle.description.preprocessing
-        decoded_slices = decode_all(self._selection.slices, threads=max(2, os.cpu_count() or 1))
+        slices = self._selection.slices
+        decoded_slices = (
+            decode_apart(slices) if self._careful else decode_all(slices, threads=max(2, os.cpu_count() or 1))
+        )
         for index, decoded in enumerate(decoded_slices):
             self._sign_of_life()
             source, spacing = decoded.source, decoded.source.pixel_spacing

@@ -29,7 +29,7 @@ _LONGEST_REASON = 500
 
 @dataclass(frozen=True)
 class Claim:
-    """An exam that this worker classifies; `paths` are those of all its instances."""
+    """An exam that this worker classifies; `paths` are those of all its instances. attempts: with this one."""
 
     series_id: int
     series_uid: str
@@ -38,6 +38,7 @@ class Claim:
     owner: str
     paths: tuple[Path, ...]
     lease: timedelta
+    attempts: int
 
 
 def claim(database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE) -> Claim | None:
@@ -77,6 +78,7 @@ def claim(database: Database, data_dir: Path, owner: str, lease: timedelta = LEA
             owner=owner,
             paths=instance_paths(session, series, data_dir),
             lease=lease,
+            attempts=series.attempts,
         )
 
 

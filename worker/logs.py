@@ -2,11 +2,14 @@
 
 import logging
 import sys
+import threading
 import traceback
 import warnings
 from types import TracebackType
 
 from pacs.discreet import said
+
+logger = logging.getLogger(__name__)
 
 _QUIET = ("pydicom", "highdicom", "alembic", "dicomweb_client", "matplotlib", "urllib3", "kombu")
 
@@ -37,3 +40,10 @@ def configure() -> None:
     # It formats whole messages for its log.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    threading.excepthook = _thread_ended
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread is not None else "?"
+    if args.exc_value is not None:
+        logger.error("Thread %s ended.", name, exc_info=args.exc_value)

@@ -106,6 +106,7 @@ class ClassificationStage:
                 check_header=check_header,
                 alive=lambda: self._keep(held),
                 alive_seconds=self._lease.total_seconds() / 4,
+                careful=held.attempts > 1,
             )
         except Rejected as error:
             with self._database.write() as session:

@@ -4,9 +4,11 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,3 +297,39 @@ def test_files_that_are_no_keys_are_one_sentence(tmp_path: Path, authority: trus
     )
     with pytest.raises(TlsError, match="without a password"):
         server_context(replace(good, key=locked))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x01\x00\x00\x00\x00\x44\x00", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_connection_that_closes_without_asking_anything_is_gone_at_once(
+    start: Callable[..., Listener], content: bytes
+) -> None:
+    listener = start(replace(TIGHT, negotiation=60))
+    before = threading.active_count()
+    for _ in range(3 * TIGHT.connections):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", listener.port), timeout=5) as connection:
+            connection.sendall(content)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(100)
+    wait_for(lambda: threading.active_count() <= before, "the end of their threads", 5)
+    assert stores(listener, 1) == 0
+
+
+def test_a_command_that_is_none_ends_its_association_and_leaves_nothing(
+    start: Callable[..., Listener], seen: list[Happening]
+) -> None:
+    listener = start(replace(TIGHT, negotiation=60, idle=60))
+    before = threading.active_count()
+    for number in range(3):
+        association = associate(listener, "ODD")
+        assert association.send_c_store(ct(number + 1)).Status == 0
+        # A command set with a message ID and nothing else.
+        element = struct.pack("<HHLH", 0, 0x0110, 2, 1)
+        fragment = struct.pack(">LBB", len(element) + 2, 1, 3) + element
+        association.dul.socket.send(struct.pack(">BBL", 4, 0, len(fragment)) + fragment)  # type: ignore[union-attr]
+        deadline = time.monotonic() + 5
+        while association.is_established and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert association.is_aborted
+    wait_for(lambda: threading.active_count() <= before, "the end of their threads", 5)
+    assert [happening.kind for happening in seen] == ["received"] * 3
+    assert stores(listener, 9) == 0

@@ -1,0 +1,1 @@
+"""Hostile bytes: `make fuzz` (`python -m tests.fuzz --help`)."""
