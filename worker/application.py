@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pacs.listener import Listener
     from pacs.spool import Spool
     from pacs.tls import Identity
+    from worker.audit_relay import AuditRelay
     from worker.broker import Broker
     from worker.commitments import CommitmentInbox
     from worker.delivery import DeliveryStage
@@ -77,6 +78,20 @@ class Application:
         from worker.journal import Journal
 
         return Journal(self.settings.data_dir / "journal")
+
+    @cached_property
+    def audit_relay(self) -> "AuditRelay | None":
+        """What sends the audit trail to a repository, where one is set."""
+        configured = self.settings.audit
+        if configured.host is None:
+            return None
+        from pacs.syslog import Syslog
+        from pacs.tls import client_context
+        from worker.audit_relay import AuditRelay
+
+        identity = tls_identity(configured.tls)
+        tls = None if identity is None else client_context(identity)
+        return AuditRelay(self.database, Syslog(configured.host, configured.port, tls), self.settings.listener.ae_title)
 
     @cached_property
     def commitments(self) -> "CommitmentInbox":
@@ -146,6 +161,7 @@ class Application:
             self.journal,
             self.commitments,
             self.identities,
+            self.audit_relay,
         )
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":

@@ -38,6 +38,10 @@ class Journal:
             {name: value for name, value in detail.items() if value},
         )
 
+    def application(self, actor: str, happened: str, name: str) -> None:
+        """Keep that a process has started or stopped."""
+        self._keep(actor, f"application {happened}", name, {})
+
     def committed(self, requestor: Requestor, result: CommitmentResult) -> None:
         """Keep that a requestor has the result of its storage commitment."""
         detail = {"address": requestor.address, "committed": len(result.committed), "failed": len(result.failed)}

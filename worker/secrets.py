@@ -41,8 +41,9 @@ def _files(settings: Settings) -> Iterator[Path]:
         yield named
     if settings.privacy.key_file is not None:
         yield settings.privacy.key_file
-    if settings.listener.tls is not None:
-        yield settings.listener.tls.key
+    for section in (settings.listener, settings.audit):
+        if section.tls is not None:
+            yield section.tls.key
     for destination in settings.destinations:
         if isinstance(destination, DimseSettings):
             if destination.tls is not None:

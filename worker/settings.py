@@ -93,6 +93,14 @@ class PrivacySettings(_Section):
     key_file: Path | None = None
 
 
+class AuditSettings(_Section):
+    """`[audit]`: the syslog server that takes the audit trail as DICOM audit messages, by UDP or, with `tls`, TLS."""
+
+    host: str | None = None
+    port: Port = 514
+    tls: TlsSettings | None = None
+
+
 class TrainingSettings(_Section):
     """`[training]`: the data that models are trained on, and where they start."""
 
@@ -176,6 +184,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()
     privacy: PrivacySettings = PrivacySettings()
+    audit: AuditSettings = AuditSettings()
     training: TrainingSettings = TrainingSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

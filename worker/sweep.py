@@ -19,6 +19,7 @@ from pacs.head import read_head
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
 from worker import delivery, exams, retention, training_runs
+from worker.audit_relay import AuditRelay
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.commitments import CommitmentInbox
 from worker.database import Database, now
@@ -67,6 +68,7 @@ class Sweep:
         journal: Journal,
         commitments: CommitmentInbox,
         identities: Identities,
+        audit_relay: AuditRelay | None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -74,6 +76,7 @@ class Sweep:
         self._registry = registry
         self._broker = broker
         self._journal, self._commitments, self._identities = journal, commitments, identities
+        self._audit_relay = audit_relay
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -227,6 +230,8 @@ class Sweep:
     def _collect(self) -> None:
         self._journal.collect(self._database)
         self._commitments.collect(partial(delivery.settle_commitment, self._database))
+        if self._audit_relay is not None:
+            self._audit_relay.send_new()
 
     def _keep_house(self) -> None:
         if time.monotonic() < self._next_housekeeping:

@@ -311,7 +311,7 @@ class Delivery(Base):
     last_error: Mapped[str | None] = mapped_column(Text)
     next_attempt_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
-    transaction_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH))
+    transaction_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH), index=True)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     woken_at: Mapped[datetime | None]
@@ -332,7 +332,8 @@ class Label(Base):
 class AuditEvent(Base):
     """Who did what to which exam or model, and when: append only, the database refuses anything else.
 
-    uid: of events that came from outside the database, so that each comes once.
+    uid: of events that came from outside the database, so that each comes once. stored_at: when the row was made,
+    later than `at` for those.
     """
 
     __tablename__ = "audit_events"
@@ -344,3 +345,13 @@ class AuditEvent(Base):
     subject: Mapped[str] = mapped_column(String(128))
     detail: Mapped[dict[str, Any]]
     uid: Mapped[str | None] = mapped_column(String(32), unique=True, index=True)
+    stored_at: Mapped[datetime | None] = mapped_column(default=lambda: datetime.now(UTC))
+
+
+class AuditCursor(Base):
+    """How far the audit trail was sent to a repository."""
+
+    __tablename__ = "audit_cursors"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    event_id: Mapped[int]

@@ -24,8 +24,9 @@ def list_all(as_json: AsJson = False) -> None:
 
     Example: reticula exams list --json
     """
-    with application().database.read() as session:
+    with application().database.write() as session:
         rows = list_exams(session)
+        audit.record(session, "exams listed", f"{len(rows)} series", actor=audit.person())
     if as_json:
         console.say_json(rows)
         return
@@ -51,8 +52,9 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
 
     Example: reticula exams show 1.2.840.113619.2.55.3 --json
     """
-    with application().database.read() as session:
+    with application().database.write() as session:
         shown = show_exam(session, series_uid)
+        audit.record(session, "exam shown", series_uid, actor=audit.person())
     if as_json:
         console.say_json(shown)
         return

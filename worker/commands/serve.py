@@ -1,11 +1,14 @@
 """The long-running commands: `listen`, `work`, `sweep`, and `up`, which runs the three of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from worker import processes
+from worker import audit, processes
+from worker.application import Application
 from worker.commands.context import application
 from worker.liveness import Watch
 from worker.processes import Child, Stop, Supervisor, say_ready
@@ -25,9 +28,10 @@ def listen() -> None:
     app.spool.prepare()
     listener = app.listener()
     listener.start()
-    say_ready()
-    stop.wait()
-    listener.stop(GRACE_SECONDS)
+    with _noted(app, "listener"):
+        say_ready()
+        stop.wait()
+        listener.stop(GRACE_SECONDS)
 
 
 def work(
@@ -43,7 +47,9 @@ def work(
         raise typer.BadParameter(f"Choose among {', '.join(QUEUES)}.", param_hint="--queues")
     from worker.tasks import run_worker
 
-    code = run_worker(application(), names, say_ready)
+    app = application()
+    with _noted(app, f"worker for {queues}"):
+        code = run_worker(app, names, say_ready)
     raise typer.Exit(code)
 
 
@@ -56,9 +62,10 @@ def sweep() -> None:
     stop = Stop()
     app.spool.prepare()
     sweeper = app.sweep()
-    say_ready()
-    while not stop.wait(SWEEP_SECONDS):
-        sweeper.tick()
+    with _noted(app, "sweep"):
+        say_ready()
+        while not stop.wait(SWEEP_SECONDS):
+            sweeper.tick()
 
 
 def up() -> None:
@@ -85,6 +92,14 @@ def up() -> None:
         ),
     ]
     Supervisor(children).run(stop, say_ready)
+
+
+@contextmanager
+def _noted(app: Application, name: str) -> Iterator[None]:
+    """Note in the audit trail that a process starts, and that it stops in good order."""
+    app.journal.application(audit.person(), "started", name)
+    yield
+    app.journal.application(audit.person(), "stopped", name)
 
 
 def _served() -> tuple[str, ...]:
