@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import MetaData, create_engine, event, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -67,6 +67,21 @@ class Database:
                 raise UnavailableError("The tables are missing or old: run 'reticula db upgrade'.") from error
             raise UnavailableError(f"The database cannot be used: {_first_line(error)}.") from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that reads the state of one moment, however long it takes. Raises UnavailableError."""
+        options = {"read_only": True} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._session(options) as session:
+            yield session.connection()
+
+    def has_rows(self) -> bool:
+        """Whether any table has rows. Raises UnavailableError."""
+        with self.snapshot() as connection:
+            metadata = MetaData()
+            metadata.reflect(connection)
+            tables = [table for table in metadata.sorted_tables if table.name != "alembic_version"]
+            return any(connection.execute(select(table).limit(1)).first() is not None for table in tables)
+
     def dispose(self) -> None:
         """Close all connections; after a fork the child must do so first."""
         self.engine.dispose()
@@ -95,6 +110,12 @@ class Database:
         heads = set(ScriptDirectory.from_config(_alembic_config()).get_heads())
         with self.read() as session:
             return set(MigrationContext.configure(session.connection()).get_current_heads()) == heads
+
+    def knows_revision(self, revision: str) -> bool:
+        """Whether this software can bring tables of a revision up to date."""
+        from alembic.script import ScriptDirectory
+
+        return revision in {each.revision for each in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
 
     def _migrate(self, action: Any, revision: str) -> None:
         config = _alembic_config()

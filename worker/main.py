@@ -14,6 +14,7 @@ from pacs.errors import PacsError
 from training.errors import TrainingError
 from worker import console
 from worker.commands import database, exams, models
+from worker.commands.backup import backup, restore
 from worker.commands.check import check
 from worker.commands.compare import compare
 from worker.commands.demo import demo
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
-for command in (demo, up, listen, work, sweep, check, phantom, train, evaluate, compare, retrain):
+for command in (demo, up, listen, work, sweep, check, backup, restore, phantom, train, evaluate, compare, retrain):
     app.command()(command)
 app.add_typer(exams.app, name="exams")
 app.add_typer(models.app, name="models")
