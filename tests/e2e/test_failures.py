@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,29 @@ def test_a_process_killed_again_and_again_costs_time_only(
             done = installation.exams()[exam.series_uid]
             assert (done["verdict"], done["revision"]) == (exam.label, 1)
             assert len(store.reports(exam.study_uid)) == 1
+    finally:
+        archive.stop()
+
+
+def test_two_of_everything_and_the_same_series_twice_at_once_make_one_exam(
+    installation: Installation, phantoms: Phantoms, archive_port: int, tmp_path: Path, dcmtk: dict[str, str]
+) -> None:
+    folder, (exam, *_others) = phantoms
+    archive = start_archive(tmp_path / "archive", archive_port)
+    ports = [installation.port, free_port()]
+    try:
+        for port in ports:
+            installation.environment["RETICULA_LISTENER__PORT"] = str(port)
+            for command in (["listen"], ["sweep"], ["work"]):
+                installation.start(*command)
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(send, dcmtk["storescu"], port, folder / exam.folder) for port in ports * 2]
+            assert [each.result().returncode for each in sent] == [0] * 4
+        done = installation.wait_for_state(exam.series_uid, "reported")
+        assert (done["revision"], done["slice_count"], done["verdict"]) == (1, exam.slices, exam.label)
+        time.sleep(3)
+        assert installation.exams()[exam.series_uid]["revision"] == 1
+        assert len(Archive(tmp_path / "archive").reports(exam.study_uid)) == 1
     finally:
         archive.stop()
 

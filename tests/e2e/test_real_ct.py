@@ -28,7 +28,7 @@ def _settings(orthanc: Orthanc, protocols: list[str], scalars: str) -> str:
     return tables
 
 
-@pytest.fixture(params=["dimse, server", "dicomweb, server", "dimse+dicomweb, embedded"])
+@pytest.fixture(params=["dimse+dicomweb, server", "dimse+dicomweb, embedded"])
 def installation(request: pytest.FixtureRequest, tmp_path: Path, orthanc: Orthanc) -> Iterator[Installation]:
     protocols, kind = request.param.split(", ")
     scalars = ""
