@@ -32,6 +32,7 @@ DESTINATION = Code("110152", "Destination Role ID")
 SOURCE = Code("110153", "Source Role ID")
 
 _STUDY = Code("110180", "Study Instance UID")
+_SERIES = Code("112002", "Series Instance UID")
 _NODE = Code("110182", "Node ID")
 
 # Event outcomes (RFC 3881 5.1.4).
@@ -50,7 +51,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class AuditMessage:
-    """One event. action: C, R, U, D or E. studies: Study Instance UIDs. others: what else it was about, by name."""
+    """One event. action: C, R, U, D or E. studies, series: UIDs. others: what else it was about, by name."""
 
     event: Code
     action: str
@@ -60,6 +61,7 @@ class AuditMessage:
     kind: Code | None = None
     description: str = ""
     studies: Sequence[str] = ()
+    series: Sequence[str] = ()
     others: Sequence[str] = ()
 
     def xml(self, source_id: str) -> bytes:
@@ -88,6 +90,8 @@ class AuditMessage:
         )
         for study in self.studies:
             _object(root, study, _STUDY, role="3")
+        for series in self.series:
+            _object(root, series, _SERIES, role="3")
         for other in self.others:
             _object(root, other, _NODE, role="4")
         encoded: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)

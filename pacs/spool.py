@@ -199,6 +199,14 @@ class Spool:
             left -= found.keys()
         return found
 
+    def contested(self, sop_uids: Collection[str]) -> set[str]:
+        """Return those UIDs that came with several contents, of which one lies in conflict."""
+        found = set()
+        for folder in _folders(self.root / "conflicts"):
+            with suppress(FileNotFoundError):
+                found |= {path.name.partition(VERSION_MARK)[0] for path in folder.iterdir()}
+        return found & set(sop_uids)
+
     def expire_aside(self, days: int, today: date) -> int:
         """Remove what was laid aside or in conflict more than `days` days ago; return the number of folders removed."""
         oldest = (today - timedelta(days=days)).strftime("%Y%m%d")

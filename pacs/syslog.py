@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pacs.errors import Retry
@@ -39,8 +40,9 @@ class Syslog:
             ):
                 for content in framed:
                     secured.sendall(f"{len(content)} ".encode() + content)
-                # Closing in good order says that the other side has read what came before.
-                secured.unwrap()
+                # An answer in good order says that the other side has read what came before. Some just close, or wait.
+                with suppress(ssl.SSLEOFError, TimeoutError):
+                    secured.unwrap()
         except OSError as error:  # ssl.SSLError is one
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
             raise Retry(f"The audit repository {self._host}:{self._port} takes no messages: {reason}.") from error

@@ -3,10 +3,12 @@
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
+from itertools import takewhile
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pacs import audit_message as dicom
@@ -24,7 +26,10 @@ _AT_ONCE = 200
 # The transaction of an event may end after that of a later one; none takes so long.
 SETTLED = timedelta(seconds=30)
 _PAUSE_SECONDS = 60.0
-_UNSAID = frozenset({"received", "address", "error"})
+_UNSAID = frozenset({"received", "address", "error", "study"})
+# A datagram holds 64 kB.
+_STUDIES_AT_ONCE = 50
+_OF_SERIES = ("series", "exam ", "delivery", "pixels", "retry", "resend", "reprocess")
 
 # By the beginning of the action: the event, its type, its action code, and its outcome.
 _EVENTS: tuple[tuple[str, dicom.Code, dicom.Code | None, str, int], ...] = (
@@ -65,10 +70,13 @@ class AuditRelay:
         with self._database.read() as session:
             cursor = session.get(AuditCursor, _NAME)
             after = 0 if cursor is None else cursor.event_id
-            settled = or_(AuditEvent.stored_at.is_(None), AuditEvent.stored_at < now() - SETTLED)
-            query = select(AuditEvent).where(AuditEvent.id > after, settled)
-            events = list(session.scalars(query.order_by(AuditEvent.id).limit(_AT_ONCE)))
-            messages = [message_of(session, event, self._ae_title).xml(self._source_id) for event in events]
+            query = select(AuditEvent).where(AuditEvent.id > after).order_by(AuditEvent.id).limit(_AT_ONCE)
+            events = list(takewhile(_is_settled, session.scalars(query)))
+            messages = [
+                message.xml(self._source_id)
+                for event in events
+                for message in messages_of(session, event, self._ae_title)
+            ]
         if not events:
             return 0
         try:
@@ -82,14 +90,17 @@ class AuditRelay:
         return len(events)
 
 
-def message_of(session: Session, event: AuditEvent, ae_title: str) -> AuditMessage:
-    """Return an event as the standard has it. ae_title: ours."""
+def _is_settled(event: AuditEvent) -> bool:
+    return event.stored_at is None or event.stored_at < now() - SETTLED
+
+
+def messages_of(session: Session, event: AuditEvent, ae_title: str) -> Iterator[AuditMessage]:
+    """Yield an event as the standard has it, so many studies a message. ae_title: ours."""
     _action, kind, kind_type, action, outcome = next(each for each in _EVENTS if event.action.startswith(each[0]))
-    studies = tuple(_studies(session, event))
-    about = () if studies else (event.subject,)
+    studies = list(_studies(session, event))
     # An error is told in the words of a PACS, which may name the patient.
     said = "; ".join(f"{name}: {value}" for name, value in event.detail.items() if name not in _UNSAID)
-    return AuditMessage(
+    message = AuditMessage(
         event=kind,
         kind=kind_type,
         action=action,
@@ -97,9 +108,13 @@ def message_of(session: Session, event: AuditEvent, ae_title: str) -> AuditMessa
         at=event.at,
         description=f"{event.action}: {said}" if said else event.action,
         participants=tuple(_participants(event, ae_title)),
-        studies=studies,
-        others=about,
     )
+    for start in range(0, len(studies), _STUDIES_AT_ONCE):
+        yield replace(message, studies=studies[start : start + _STUDIES_AT_ONCE])
+    if not studies and event.action.startswith(_OF_SERIES):
+        yield replace(message, series=(event.subject,))
+    elif not studies:
+        yield replace(message, others=(event.subject,))
 
 
 def _participants(event: AuditEvent, ae_title: str) -> Iterable[Participant]:
@@ -120,5 +135,7 @@ def _studies(session: Session, event: AuditEvent) -> Iterable[str]:
     """The studies that an event is about; of an exam that was erased nothing but its series is known."""
     if event.action == "association received":
         return list(event.detail.get("received", {}))
+    if "study" in event.detail:  # it was erased since
+        return [str(event.detail["study"])]
     query = select(Study.study_uid).join(Series).where(Series.series_uid == event.subject).distinct()
     return session.scalars(query).all()

@@ -11,8 +11,10 @@ import base64
 import hashlib
 import io
 import json
+import os
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +42,7 @@ def back_up(database: Database, data_dir: Path, target: Path, *, all_reports: bo
     """
     if target.exists():
         raise WorkerError(f"{target} exists already: give the backup another name.")
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         with part.open("xb") as raw:
             part.chmod(0o600)
@@ -123,6 +125,7 @@ class _Archive:
         self._add(MANIFEST, io.BytesIO(content), len(content))
         self._tar.close()
         self._raw.flush()
+        os.fsync(self._raw.fileno())
 
     def _add(self, name: str, file: IO[bytes], size: int) -> None:
         file.seek(0)

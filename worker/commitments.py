@@ -37,7 +37,12 @@ class CommitmentInbox:
         """Hand each result to `settle`, which says whether it was waited for; that one is done."""
         for path in sorted(self._folder.glob("*.json"))[:_AT_ONCE]:
             with suppress(FileNotFoundError):  # another sweep was faster
-                result = _read(path)
+                try:
+                    result = _read(path)
+                except (ValueError, KeyError, TypeError):  # not written by us
+                    logger.warning("%s is no result of a storage commitment: it is set aside.", path.name)
+                    path.rename(path.with_suffix(".odd"))
+                    continue
                 if settle(result):
                     path.unlink()
                 elif time.time() - path.stat().st_mtime > _FORGET_SECONDS:

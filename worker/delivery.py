@@ -166,8 +166,12 @@ class DeliveryStage:
     ) -> None:
         """Store how an attempt ended, and what follows for the series. `away`: the destination, not this report."""
         with self._database.write() as session:
-            series = session.get_one(Series, claimed.series_id, with_for_update=True)
-            row = session.get_one(Delivery, claimed.delivery_id)
+            series = session.get(Series, claimed.series_id, with_for_update=True)
+            row = session.get(Delivery, claimed.delivery_id)
+            if series is None or row is None:
+                logger.warning("Series %s was erased while its report was sent.", claimed.series_uid)
+                audit.record(session, "delivery of an erased exam", claimed.series_uid, destination=claimed.destination)
+                return
             if row.lease_owner != claimed.owner or row.state != DeliveryState.PENDING:
                 return  # it took so long that another worker has it
             row.lease_owner = row.lease_until = row.woken_at = None

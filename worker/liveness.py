@@ -8,6 +8,7 @@ looks after it.
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from billiard.process import active_children
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 
 from worker.database import now
 from worker.errors import UnavailableError
 from worker.queues import CLASSIFY, DELIVER
+from worker.settings import SUPERVISOR_VARIABLE
 from worker.states import State
-from worker.tables import Delivery, Series
+from worker.tables import Classification, Delivery, Series
 
 if TYPE_CHECKING:
     from worker.application import Application
@@ -34,10 +36,11 @@ _LOOK_SECONDS = 3.0
 
 
 class Sign:
-    """The last sign of the workers of some queues on this machine: the time stamp of a file."""
+    """The last sign of one worker: the time stamp of a file. Its supervisor, if it has one, finds it too."""
 
     def __init__(self, data_dir: Path, queues: Sequence[str]) -> None:
-        self._path = data_dir / "alive" / "-".join(sorted(queues))
+        whose = os.environ.get(SUPERVISOR_VARIABLE) or str(os.getpid())
+        self._path = data_dir / "alive" / f"{socket.gethostname()}-{whose}-{'-'.join(sorted(queues))}"
 
     def give(self) -> None:
         """Leave a sign; a disk that does not take it must not stop the work."""
@@ -53,6 +56,14 @@ class Sign:
             return time.time() - self._path.stat().st_mtime
         except FileNotFoundError:
             return float("inf")
+
+
+def forget_signs(data_dir: Path, seconds: float = 7 * 86400.0) -> None:
+    """Remove signs that workers of long ago left. Raises OSError."""
+    for path in (data_dir / "alive").glob("*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 class Watch:
@@ -96,7 +107,10 @@ class Watch:
                     return True
             if DELIVER in self._queues:
                 late = select(Delivery.id).where(delivery.due(), Delivery.next_attempt_at <= before)
-                if session.scalar(late.limit(1)) is not None:
+                old = exists().where(Classification.series_id == Series.id, Classification.classified_at <= before)
+                names = [configured.name for configured in app.settings.destinations]
+                unmade = select(Series.id).where(delivery.unprepared(names), old)
+                if any(session.scalar(query.limit(1)) is not None for query in (late, unmade)):
                     return True
         return False
 

@@ -68,7 +68,12 @@ class ReportStore:
                         created_at=now(),
                     )
                 )
-        except IntegrityError:  # another worker was first, and the first stored result wins
+        except IntegrityError as error:
+            with self._database.read() as session:
+                if session.get(Series, series_id) is None:
+                    (self._data_dir / path).unlink(missing_ok=True)
+                    raise NotAtHandError("The exam was erased while its report was made.") from error
+            # Another worker was first, and the first stored result wins.
             return self.document(series_id, sop_class_uid)
         return made
 

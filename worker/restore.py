@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import tarfile
 import uuid
 import zlib
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import DateTime, MetaData, Table, func, insert, select, text
@@ -23,6 +25,8 @@ from worker.errors import WorkerError
 
 _ROWS_AT_ONCE = 1000
 _PIECE = 1 << 20
+# Nothing else is in a backup, and nothing else is written.
+_MEMBERS = re.compile(r"manifest\.json|tables/\w+\.jsonl|files/(bundles|reports)(/[\w.-]+)+")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def restore(database: Database, data_dir: Path, source: Path, *, actor: str) -> 
     manifest = _checked(source)
     if database.has_rows():
         raise WorkerError(
-            "The database holds rows already: stop what runs, and restore into an empty database and data_dir."
+            "The database holds rows already (looking at exams is one, in the audit trail): "
+            "stop what runs, and restore into a new database and data_dir."
         )
     if not database.knows_revision(manifest["revision"]):
         raise WorkerError(f"{source} is of a later version ({manifest['software']}): install that one first.")
@@ -48,7 +53,8 @@ def restore(database: Database, data_dir: Path, source: Path, *, actor: str) -> 
     with _opened(source) as archive:
         for member in archive:
             if member.name.startswith("files/"):
-                _write_file(data_dir / member.name.removeprefix("files/"), _content(archive, member))
+                path = data_dir / member.name.removeprefix("files/")
+                _write_file(path, _content(archive, member), manifest["sha256"][member.name])
                 files += 1
     database.upgrade(manifest["revision"])
     with _opened(source) as archive, database.write() as session:
@@ -71,8 +77,7 @@ def _checked(source: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = {}
     with _opened(source) as archive:
         for member in archive:
-            path = PurePosixPath(member.name)
-            if not member.isfile() or path.is_absolute() or ".." in path.parts:
+            if not (member.isfile() and _MEMBERS.fullmatch(member.name) and ".." not in member.name.split("/")):
                 raise WorkerError(f"{source} is no backup of ours: it holds {member.name!r}.")
             content = _content(archive, member)
             if member.name == MANIFEST:
@@ -104,9 +109,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return content
 
 
-def _write_file(path: Path, content: IO[bytes]) -> None:
-    """Write a file so that it is whole or absent; one that is there already stays: such files never change."""
-    if path.exists():
+def _write_file(path: Path, content: IO[bytes], sha256: str) -> None:
+    """Write a file so that it is whole, whatever was there."""
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
     temporary = path.with_name(f".{uuid.uuid4().hex}")
@@ -114,6 +119,8 @@ def _write_file(path: Path, content: IO[bytes]) -> None:
         with temporary.open("xb") as file:
             while piece := content.read(_PIECE):
                 file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     finally:

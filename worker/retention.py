@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from pacs.spool import Spool, SpooledSeries
+from pacs.head import read_head
+from pacs.spool import VERSION_MARK, Spool, SpooledSeries
 from worker import audit, exams
 from worker.database import Database, now
 from worker.errors import WorkerError
@@ -40,43 +41,56 @@ def expire_pixels(database: Database, spool: Spool, data_dir: Path, days: int) -
     before = now() - timedelta(days=days)
     removed = 0
     for spooled in _batches(spool.series()):
-        with database.write() as session:
+        with database.read() as session:
             query = _expired(before).where(Series.series_uid.in_([each.series_uid for each in spooled]))
-            old = [(series, _old_files(session, series, data_dir, before)) for series in session.scalars(query)]
-            for series, files in old:
-                if files:
-                    # Noted first: who meets a missing file after a crash knows why.
-                    session.execute(update(Series).where(*_same(series)).values(pixels_removed_at=now()))
-                    audit.record(session, "pixels removed", series.series_uid, files=len(files))
-        for _series, files in old:
-            _remove(files)
-            removed += bool(files)
+            old = [series.id for series in session.scalars(query) if _old_files(session, series, data_dir, before)]
+        removed += sum(_expire(database, data_dir, series_id, before) for series_id in old)
     return removed
+
+
+def _expire(database: Database, data_dir: Path, series_id: int, before: datetime) -> bool:
+    """Remove the files of one exam, unless it has been asked for meanwhile; whoever asks for it waits for the lock."""
+    with database.write() as session:
+        series = session.scalar(_expired(before).where(Series.id == series_id).with_for_update(of=Series))
+        if series is None:
+            return False
+        files = _old_files(session, series, data_dir, before)
+        _remove(files)
+        session.execute(update(Series).where(*_same(series)).values(pixels_removed_at=now()))
+        audit.record(session, "pixels removed", series.series_uid, files=len(files), study=series.study.study_uid)
+        return True
 
 
 def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -> int:
     """Erase an exam: its files, reports and rows; only the audit trail says that it was there. Return how many files.
 
-    What a destination has taken stays there. Raises NotFoundError, WorkerError while a worker has the exam.
+    What a destination has taken stays there. Raises NotFoundError, WorkerError while a worker has it.
     """
     with database.write() as session:
         series = exams.latest(session, series_uid, lock=True)
+        study_uid, study_id = series.study.study_uid, series.study_id
         if series.state == State.CLASSIFYING:
             raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
+        ids = select(Series.id).where(*_same(series))
+        if session.scalar(
+            select(Delivery.id).where(Delivery.series_id.in_(ids), Delivery.lease_until > now()).limit(1)
+        ):
+            raise WorkerError(f"The report of series {series_uid} is being sent: try it again in a minute.")
         paths = [data_dir / path for path in _paths(session, series)]
-        uids = {Path(path).stem.partition("~")[0] for path in paths}
-        folder = data_dir / "spool" / "series" / series.study.study_uid / series_uid
+        folder = data_dir / "spool" / "series" / study_uid / series_uid
         with suppress(FileNotFoundError):
             paths.extend(path for path in folder.iterdir() if path not in paths)
-        for name in ("aside", "conflicts"):
-            paths.extend(
-                path for path in (data_dir / "spool" / name).glob("*/*.dcm") if path.stem.partition("~")[0] in uids
-            )
+        uids = {path.stem.partition(VERSION_MARK)[0] for path in paths}
+        others = select(Series.id).where(Series.study_id == study_id, Series.series_uid != series_uid).limit(1)
+        whole_study = session.scalar(others) is None
+        conflicts, aside = (list((data_dir / "spool" / name).glob("*/*.dcm")) for name in ("conflicts", "aside"))
+        paths.extend(path for path in conflicts if path.stem.partition(VERSION_MARK)[0] in uids)
+        paths.extend(path for path in aside if _belongs(path, study_uid, None if whole_study else series_uid))
         # Files first: where this is cut short, the rows still name what is left, and it can be asked for again.
         _remove(paths)
         shutil.rmtree(data_dir / "reports" / series_uid, ignore_errors=True)
         _erase(session, series)
-        audit.record(session, "exam erased", series_uid, actor=actor, files=len(paths))
+        audit.record(session, "exam erased", series_uid, actor=actor, files=len(paths), study=study_uid)
     return len(paths)
 
 
@@ -136,6 +150,15 @@ def _old_files(session: Session, series: Series, data_dir: Path, before: datetim
             if (data_dir / path).stat().st_mtime < before.timestamp():
                 found.append(data_dir / path)
     return found
+
+
+def _belongs(path: Path, study_uid: str, series_uid: str | None) -> bool:
+    """Whether an instance is of a study, and where a series is named, of that series."""
+    try:
+        head = read_head(path, ["StudyInstanceUID", "SeriesInstanceUID"])
+    except Exception:  # pydicom raises whatever it likes on garbage
+        return False
+    return head.get("StudyInstanceUID") == study_uid and series_uid in (None, head.get("SeriesInstanceUID"))
 
 
 def _remove(paths: Sequence[Path]) -> None:

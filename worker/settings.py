@@ -158,6 +158,13 @@ class DicomwebSettings(_Section):
     auth: AuthSettings | None = None
     verify: bool | Path = True
 
+    @field_validator("url")
+    @classmethod
+    def _without_credentials(cls, value: str) -> str:
+        if "@" in value.split("/")[2]:
+            raise ValueError("must hold no user and password, since it is shown: give them as auth")
+        return value
+
 
 DestinationSettings = Annotated[DimseSettings | DicomwebSettings, Field(discriminator="kind")]
 

@@ -18,7 +18,7 @@ from pacs.discreet import said
 from pacs.head import read_head
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
-from worker import delivery, exams, retention, training_runs
+from worker import delivery, exams, liveness, retention, training_runs
 from worker.audit_relay import AuditRelay
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.commitments import CommitmentInbox
@@ -130,7 +130,9 @@ class Sweep:
         header = self._header(new) if known.series is None else None
         with self._database.write() as session:
             # Another sweep may have been here since: only what is seen under the lock counts.
-            known = _known(session, spooled, lock=True)
+            seen, known = known, _known(session, spooled, lock=True)
+            if seen.series is not None and known.series is None:
+                return False  # it was erased meanwhile, and its files with it: they are listed anew by the next tick
             new = known.new(instances)
             if not new:
                 if known.series is not None and known.series.state == State.RECEIVING and known.sop_uids:
@@ -248,6 +250,7 @@ class Sweep:
         try:
             self._spool.expire_aside(self._settings.listener.aside_days, now().date())
             self._broker.tidy()
+            liveness.forget_signs(self._settings.data_dir)
         except OSError as error:
             logger.warning("What was laid aside could not be removed: %s", error)
 

@@ -25,6 +25,7 @@ from pacs.commitment.messages import (
     CommitmentResult,
     Reference,
 )
+from pacs.commitment.outlet import Outlet
 from pacs.durable import sync_folder, write_synced
 from pacs.spool import Spool
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 2.0, 3600.0
 _GIVE_UP_SECONDS = 7 * 86400
 _TIMEOUT_SECONDS = 30
+_ANSWER_SECONDS = 5.0
 _MOST_PENDING = 1000
 
 
@@ -52,7 +54,7 @@ class _Pending:
     requestor: Requestor
     request: CommitmentRequest
     asked_at: float
-    association: Association | None = None
+    outlet: Outlet | None = None
     attempts: int = 0
     next_at: float = 0.0
 
@@ -120,18 +122,21 @@ class CommitmentProvider:
         finally:
             temporary.unlink(missing_ok=True)
         with self._lock:
-            self._pending.append(_Pending(path, requestor, request, asked_at, association))
+            self._pending.append(_Pending(path, requestor, request, asked_at, Outlet.of(association)))
         self._wake.set()
         return True
 
     def judge(self, request: CommitmentRequest) -> CommitmentResult:
         """Say which instances are durable in the spool, under the class that the request names."""
-        found = self._spool.find({reference.sop_uid for reference in request.references})
+        uids = {reference.sop_uid for reference in request.references}
+        found, contested = self._spool.find(uids), self._spool.contested(uids)
         for folder in {path.parent for path in found.values()}:
             sync_folder(folder)  # whoever wrote them may not have come that far yet
         committed, failed = [], []
         for reference in request.references:
-            failure = _failure(reference, found.get(reference.sop_uid))
+            # Of what came with several contents nobody knows which one is meant.
+            failure = PROCESSING_FAILURE if reference.sop_uid in contested else None
+            failure = failure or _failure(reference, found.get(reference.sop_uid))
             if failure is None:
                 committed.append(reference)
             else:
@@ -158,7 +163,7 @@ class CommitmentProvider:
         if arrived:
             self._end(pending)
             self._told(pending.requestor, result)
-        elif pending.association is None and pending.requestor not in self._ports:
+        elif pending.outlet is None and pending.requestor not in self._ports:
             logger.error(
                 "%s takes no result of its storage commitment: it closed its association, and its peer has no port.",
                 pending.requestor.ae_title,
@@ -189,11 +194,10 @@ class CommitmentProvider:
         port = self._ports.get(pending.requestor)
         if port is not None and self._report_anew(pending.requestor, port, result):
             return True
-        # While we wait for an answer on the requestor's association nothing else is served there, so this comes second.
-        association = pending.association
-        if association is not None and association.is_established:
-            return _send(association, result)
-        pending.association = None
+        outlet = pending.outlet
+        if outlet is not None and outlet.is_open:
+            return outlet.send(result, _ANSWER_SECONDS)
+        pending.outlet = None
         return False
 
     def _report_anew(self, requestor: Requestor, port: int, result: CommitmentResult) -> bool:

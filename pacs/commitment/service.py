@@ -7,7 +7,14 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
-from pacs.commitment.messages import PUSH_MODEL_INSTANCE, REQUEST_COMMITMENT, CommitmentRequest, CommitmentResult
+from pacs.commitment.messages import (
+    ALL_COMMITTED,
+    PUSH_MODEL_INSTANCE,
+    REQUEST_COMMITMENT,
+    SOME_FAILED,
+    CommitmentRequest,
+    CommitmentResult,
+)
 from pacs.commitment.provider import CommitmentProvider, Requestor
 from pacs.discreet import said
 
@@ -17,6 +24,7 @@ logger = logging.getLogger(__name__)
 _SUCCESS = 0x0000
 _PROCESSING_FAILURE = 0x0110
 _NO_SUCH_INSTANCE = 0x0112
+_NO_SUCH_EVENT = 0x0113
 _NO_SUCH_ACTION = 0x0123
 _INVALID_ARGUMENT = 0x0115
 _RESOURCE_LIMITATION = 0x0213
@@ -63,6 +71,8 @@ class CommitmentService:
 
     def _on_report(self, event: Any) -> tuple[int, Dataset | None]:
         calling = str(event.assoc.requestor.ae_title).strip()
+        if event.event_type not in (ALL_COMMITTED, SOME_FAILED):
+            return _NO_SUCH_EVENT, None
         try:
             result = CommitmentResult.read(event.event_information)
         except Exception as error:  # pydicom raises whatever it likes on garbage

@@ -34,7 +34,7 @@ def table(result: Run) -> str:
 
 
 def main() -> int:
-    """Run; 0 only where nothing was lost, doubled or wrong."""
+    """Run; 0 only where all faults were done, and nothing was lost, doubled or wrong."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--slices", type=int, default=20)
@@ -52,6 +52,10 @@ def main() -> int:
     print(table(result))  # noqa: T201
     for sentence in (*result.account.lost, *result.account.doubled, *result.account.wrong):
         print(sentence, file=sys.stderr)  # noqa: T201
+    done, each = sum(result.faults.values()), min(result.by_stage().values())
+    if done < options.faults or each < options.faults // (2 * len(result.by_stage())):
+        print(f"{done} of {options.faults} faults were done, {each} in some stage.", file=sys.stderr)  # noqa: T201
+        return 1
     return 0 if result.account.clean else 1
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from pacs.report.reader import read_report
+from pacs.report.reader import ReadReport, read_report
 from tests.chaos.sender import SendLog, Sent, dataset_bytes
 from worker.database import Database
-from worker.tables import Classification, Instance, Series
+from worker.tables import Classification, Instance, Series, SliceResult
+
+_INDETERMINATE = "82334004"  # SNOMED CT
+_ROUNDING = 0.006
 
 
 @dataclass
@@ -89,12 +93,8 @@ def _look_at_sql(
         held = Counter(
             session.scalars(select(Instance.sop_uid).where(Instance.series_id.in_([row.id for row in rows])))
         )
-        said = {
-            row.series.revision: row.certainty
-            for row in session.scalars(
-                select(Classification).where(Classification.series_id.in_([row.id for row in rows]))
-            )
-        }
+        results = select(Classification).where(Classification.series_id.in_([row.id for row in rows]))
+        said = {row.series.revision: _said(session, row) for row in session.scalars(results)}
     for sent in instances:
         if held[sent.sop_uid] != 1:
             kind = account.lost if held[sent.sop_uid] == 0 else account.doubled
@@ -106,11 +106,38 @@ def _look_at_sql(
     for report in mine:
         shown = read_report(report)
         stored = said.get(int(report.InstanceNumber))
-        if stored is None or abs(stored - shown.certainty) > 0.006:
-            account.wrong.append(f"the report of series {series_uid} says {shown.certainty}, SQL {stored}")
+        if stored is None or not stored.is_shown_by(shown):
+            account.wrong.append(f"the report of series {series_uid} says {shown}, SQL {stored}")
     if len(mine) != len(said):
         kind = account.lost if len(mine) < len(said) else account.doubled
         kind.append(f"series {series_uid} has {len(said)} results and {len(mine)} reports at the PACS")
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What SQL holds of a result; verdict: the code that a report has for it."""
+
+    verdict: str
+    certainty: float
+    probabilities: dict[str, float]
+    sop_uids: frozenset[str]
+
+    def is_shown_by(self, report: ReadReport) -> bool:
+        """Whether a report says the same, with two decimals of a percentage."""
+        return (
+            report.impression[0] == self.verdict
+            and abs(report.certainty - self.certainty) <= _ROUNDING
+            and report.probabilities.keys() == self.probabilities.keys()
+            and all(abs(report.probabilities[name] - value) <= _ROUNDING for name, value in self.probabilities.items())
+            and report.sop_uids == self.sop_uids
+        )
+
+
+def _said(session: Session, row: Classification) -> _Said:
+    codes = {each["name"]: each["code"]["value"] for each in row.classes}
+    classified = select(SliceResult.sop_uid).where(SliceResult.classification_id == row.id, SliceResult.classified)
+    uids = frozenset(session.scalars(classified))
+    return _Said(codes.get(row.verdict, _INDETERMINATE), row.certainty, row.probabilities, uids)
 
 
 def _predecessor(report: Dataset) -> str | None:

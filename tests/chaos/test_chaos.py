@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
+from sqlalchemy import select
 
 from tests.chaos.account import Account, take_account
 from tests.chaos.faults import STAGES
 from tests.chaos.plant import Plant
 from tests.chaos.run import Run, run
 from worker.database import Database
+from worker.tables import Classification
 
 
 class Quiet:
@@ -78,6 +80,13 @@ def test_a_planted_alteration_is_seen(quiet: Quiet) -> None:
     other = deepcopy(quiet.reports[0])
     other.PatientID = "SOMEBODY ELSE"
     assert quiet.account([other, quiet.reports[1]]).wrong
+    with quiet.database.write() as session:
+        row = session.scalars(select(Classification)).first()
+        assert row is not None
+        was, row.verdict = row.verdict, "NSIP" if row.verdict == "UIP" else "UIP"
+    assert quiet.account().wrong
+    with quiet.database.write() as session:
+        session.get_one(Classification, row.id).verdict = was
     assert quiet.account().clean
 
 

@@ -51,8 +51,10 @@ def guided(name: str, runs: int, seed: int, folder: Path) -> tuple[int, int, int
     finding = "" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-1500:]}"
     if finding:
         print(f"{name}: {finding}", file=sys.stderr)  # noqa: T201
+    if not finding and figure("number_of_executed_units") < runs:
+        finding = f"it ended after {figure('number_of_executed_units')} inputs"
     figures = figure("number_of_executed_units"), figure("average_exec_per_sec"), figure("peak_rss_mb")
-    return (*figures, finding and f"exit {done.returncode}, see stderr")
+    return (*figures, finding and f"{finding.splitlines()[0][:60]}, see stderr")
 
 
 if __name__ == "__main__":

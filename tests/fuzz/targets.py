@@ -40,8 +40,12 @@ def dataset(data: bytes) -> None:
         return
     # They become names of files and folders.
     for uid in (instance.sop_uid, instance.study_uid, instance.series_uid):
-        if not uid or len(uid) > 64 or set(uid) - set("0123456789."):
-            raise AssertionError(f"a UID that is none: {uid!r}")
+        _assert_uid(uid)
+
+
+def _assert_uid(uid: str) -> None:
+    if not uid or len(uid) > 64 or set(uid) - set("0123456789."):
+        raise AssertionError(f"a UID that is none: {uid!r}")
 
 
 def header(data: bytes) -> None:
@@ -93,11 +97,17 @@ def commitment(data: bytes) -> None:
     """What is asked or answered of storage commitment: it is read, or refused as the service expects."""
     for kind in (CommitmentRequest, CommitmentResult):
         try:
-            kind.read(decode(BytesIO(data), ImplicitVRLittleEndian.is_implicit_VR, is_little_endian=True))
+            read = kind.read(decode(BytesIO(data), ImplicitVRLittleEndian.is_implicit_VR, is_little_endian=True))
         except (MemoryError, SystemError):
             raise
         except Exception:  # the service answers 0x0115 to whatever pydicom raises
             continue
+        if kind.read(read.dataset()) != read:
+            raise AssertionError("what was read is not what would be written")
+        if isinstance(read, CommitmentRequest):
+            for reference in read.references:
+                _assert_uid(reference.sop_uid)
+                _assert_uid(reference.sop_class_uid)
 
 
 def pdu(data: bytes) -> None:

@@ -20,7 +20,8 @@ from tests.servers import free_port
 from training.phantom import PhantomExam
 from worker import audit, audit_relay, retention
 from worker.audit_relay import AuditRelay
-from worker.database import Database
+from worker.database import Database, now
+from worker.tables import AuditEvent
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -124,7 +125,11 @@ def test_the_way_of_an_exam_is_told(
     assert relay.send_new() == 0
     retention.forget(database, plant.settings.data_dir, exam.series_uid, actor="ana")
     assert relay.send_new() == 1
-    assert [event(message) for message in repository.messages()] == [("110105", "D", "0")]
+    (erased,) = repository.messages()
+    assert event(erased) == ("110105", "D", "0")
+    study = erased.find("ParticipantObjectIdentification")
+    assert study is not None
+    assert study.get("ParticipantObjectID") == exam.study_uid
 
 
 def test_what_a_repository_did_not_take_comes_later_and_in_order(
@@ -175,7 +180,7 @@ def serve_once(context: ssl.SSLContext, port: int, taken: list[bytes]) -> None:
         with context.wrap_socket(connection, server_side=True) as secured:
             while piece := secured.recv(65536):
                 taken.append(piece)
-            secured.unwrap()
+            # It says no goodbye, as many do.
 
 
 def test_an_event_whose_transaction_may_still_be_open_waits(
@@ -185,6 +190,26 @@ def test_an_event_whose_transaction_may_still_be_open_waits(
     relay = AuditRelay(database, Syslog("127.0.0.1", repository.port), "RETICULA")
     with database.write() as session:
         audit.record(session, "exam shown", "1.2.3", actor="ana")
+        # By another machine, whose clock is behind.
+        session.add(AuditEvent(at=now(), stored_at=now() - timedelta(minutes=1), actor="bo", action="exam shown",
+                               subject="1.2.4", detail={}))  # fmt: skip
     assert relay.send_new() == 0
     monkeypatch.setattr(audit_relay, "SETTLED", timedelta(0))
-    assert relay.send_new() == 1
+    assert relay.send_new() == 2
+
+
+def test_many_studies_by_one_association_fit_into_datagrams(
+    tmp_path: Path, database: Database, repository: Datagrams
+) -> None:
+    relay = AuditRelay(database, Syslog("127.0.0.1", repository.port), "RETICULA")
+    plant = Plant(tmp_path / "data", database)
+    studies = {f"1.2.840.113619.2.55.3.604688119.971.1449.{number:020d}": 1 for number in range(400)}
+    plant.app.journal.witness(Happening("received", "CT1", "192.0.2.2", received=studies))
+    plant.sweep.tick()
+    assert relay.send_new() >= 1
+    named = {
+        part.get("ParticipantObjectID")
+        for message in repository.messages()
+        for part in message.iter("ParticipantObjectIdentification")
+    }
+    assert named == set(studies)

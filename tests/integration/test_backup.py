@@ -183,6 +183,9 @@ def test_a_backup_that_is_none_is_refused_and_nothing_is_changed(tmp_path: Path,
         "text": b"not a backup",
         "empty": b"",
         "outside": _tar({"../evil": b"x", "manifest.json": b"{}"}),
+        "absolute": _tar({f"files/{tmp_path}/evil": b"x", "manifest.json": _manifest({})}),
+        "hidden": _tar({"files/bundles/../../evil": b"x", "manifest.json": _manifest({})}),
+        "elsewhere": _tar({"files/reticula.sqlite3": b"x", "manifest.json": _manifest({})}),
         "no manifest": _tar({"tables/series.jsonl": b""}),
         "altered": _tar({"tables/series.jsonl": b"{}", "manifest.json": _manifest({"tables/series.jsonl": "0"})}),
         "later": _tar({"manifest.json": _manifest({}, revision="9999")}),
@@ -246,7 +249,7 @@ def test_the_commands_save_and_bring_back_an_installation_at_work(
         assert len(Archive(tmp_path / "archive").reports(exam.study_uid)) == 1
         again = second.run("restore", str(tmp_path / "b.tar.gz"), check=False)
         assert again.returncode == 1
-        assert "empty database" in again.stderr
+        assert "into a new database" in again.stderr
     finally:
         first.close()
         second.close()

@@ -144,6 +144,43 @@ def test_only_what_is_on_disk_is_committed(spool: Spool, tmp_path: Path) -> None
     assert list((tmp_path / "requests").iterdir()) == []
 
 
+def test_a_peer_that_goes_on_storing_gets_answers_and_the_result(spool: Spool, tmp_path: Path) -> None:
+    results = Results()
+
+    def take(event: Any) -> tuple[int, None]:
+        results.put(CommitmentResult.read(event.event_information))
+        return 0, None
+
+    entity = AE("TESTER")
+    entity.dimse_timeout = 5
+    entity.add_requested_context(PUSH_MODEL)
+    entity.add_requested_context(CTImageStorage)
+    asked = []
+    with listening(spool, tmp_path) as port:
+        association = entity.associate(
+            "127.0.0.1", port, ae_title="RETICULA", evt_handlers=[(evt.EVT_N_EVENT_REPORT, take)]
+        )
+        for number in range(1, 8):
+            assert association.send_c_store(ct(number)).Status == 0
+            asked.append(request(Reference(CTImageStorage, ct(number).SOPInstanceUID)))
+            status, _reply = association.send_n_action(
+                asked[-1].dataset(), REQUEST_COMMITMENT, PUSH_MODEL, PUSH_MODEL_INSTANCE
+            )
+            assert status.Status == 0
+        found = {results.get(timeout=10).transaction_uid for _ in asked}
+        association.release()
+    assert found == {each.transaction_uid for each in asked}
+
+
+def test_of_what_came_with_several_contents_none_is_committed(spool: Spool, tmp_path: Path) -> None:
+    reference = store(spool, tmp_path, 1)
+    other = ct(1, PatientName="Another^One")
+    (path,) = write(tmp_path / "other", other)
+    spool.store(ReceivedInstance(CTImageStorage, other.SOPInstanceUID, STUDY, SERIES, path.read_bytes()))
+    provider = CommitmentProvider(spool, tmp_path / "requests", ae_title="RETICULA", ports={})
+    assert provider.judge(request(reference)).failed == ((reference, 0x0110),)
+
+
 def test_a_peer_with_a_port_gets_the_result_there_even_by_the_next_process(spool: Spool, tmp_path: Path) -> None:
     reference, port = store(spool, tmp_path, 1), free_port()
     ports = {Requestor("TESTER", "127.0.0.1"): port}

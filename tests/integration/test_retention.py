@@ -5,17 +5,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from pydicom import dcmread
+from pydicom.uid import ComprehensiveSRStorage
+from sqlalchemy import func, select, text, update
 
 from pacs.archive import Archive
 from pacs.listener import Listener
+from pacs.spool import ReceivedInstance
+from tests.datasets import write
 from tests.integration.test_sweep import Plant, files
 from training.phantom import PhantomExam
 from worker import exams, labels, retention
 from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
+from worker.liveness import Watch
 from worker.states import State
-from worker.tables import AuditEvent, Base, Series
+from worker.tables import AuditEvent, Base, Delivery, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -107,20 +112,33 @@ def test_a_late_slice_after_the_pixels_went_replaces_no_report(plant: Plant, pha
     assert (whole["state"], whole["slice_count"]) == ("reported", exam.slices)
 
 
-def test_a_forgotten_exam_leaves_nothing_but_the_audit_trail(plant: Plant, phantoms: Phantoms) -> None:
+def test_a_forgotten_exam_leaves_nothing_but_the_audit_trail(plant: Plant, phantoms: Phantoms, tmp_path: Path) -> None:
     exam, other = report(plant, phantoms, 0), report(plant, phantoms, 1)
     labels.store(plant.database, [labels.GivenLabel(exam.series_uid, "UIP")], author="test")
     aside = plant.app.spool.root / "conflicts" / "20260101"
     aside.mkdir()
     kept = pixels(plant, exam)[0]
     (aside / f"{kept.stem}~abc.dcm").write_bytes(kept.read_bytes())
+    dose = dcmread(kept)
+    dose.SOPClassUID, dose.SeriesInstanceUID = ComprehensiveSRStorage, "1.2.3.77"
+    (path,) = write(tmp_path / "dose", dose)
+    plant.app.spool.store(
+        ReceivedInstance(ComprehensiveSRStorage, "1.2.3.78", exam.study_uid, "1.2.3.77", path.read_bytes())
+    )
+    (laid_aside,) = (plant.app.spool.root / "aside").glob("*/*.dcm")
     with plant.database.write() as session:
         exams.latest(session, exam.series_uid).state = State.CLASSIFYING
     with pytest.raises(WorkerError, match="wait until it is done"):
         retention.forget(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
     with plant.database.write() as session:
         exams.latest(session, exam.series_uid).state = State.REPORTED
-    assert retention.forget(plant.database, plant.settings.data_dir, exam.series_uid, actor="ana") == exam.slices + 1
+        session.execute(update(Delivery).values(lease_until=now() + timedelta(minutes=1)))
+    with pytest.raises(WorkerError, match="is being sent"):
+        retention.forget(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
+    with plant.database.write() as session:
+        session.execute(update(Delivery).values(lease_until=None))
+    assert retention.forget(plant.database, plant.settings.data_dir, exam.series_uid, actor="ana") == exam.slices + 2
+    assert not laid_aside.exists()
     with pytest.raises(NotFoundError):
         retention.forget(plant.database, plant.settings.data_dir, exam.series_uid, actor="ana")
     left = [path for path in plant.settings.data_dir.rglob("*") if path.is_file() and path.suffix == ".dcm"]
@@ -136,6 +154,23 @@ def test_a_forgotten_exam_leaves_nothing_but_the_audit_trail(plant: Plant, phant
     assert plant.exam(other.series_uid)["state"] == "reported"
     plant.run()
     assert len(pixels(plant, other)) == other.slices
+
+
+def test_a_deliverer_that_makes_no_reports_is_seen_to_be_stuck(plant: Plant, phantoms: Phantoms) -> None:
+    exam = phantoms[1][0]
+    plant.receive(*files(phantoms), age=60)
+    plant.sweep.tick()
+    while plant.app.classification().run_one("worker"):
+        pass
+    watch = Watch(plant.app, ["deliver"], 0.0)
+    with plant.database.write() as session:
+        row = exams.latest(session, exam.series_uid).classification
+        assert row is not None
+        row.classified_at = now() - timedelta(hours=1)
+    assert watch.is_stuck()
+    while plant.app.delivery().run_one("worker"):
+        pass
+    assert not watch.is_stuck()
 
 
 def test_the_room_of_the_disk_is_told_in_days(plant: Plant, phantoms: Phantoms) -> None:

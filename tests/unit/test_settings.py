@@ -97,6 +97,10 @@ def test_lists_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("listener = 3", "The setting listener is 3: it must be a table."),
         ("peers = 3", "The setting peers is 3: it must be a list."),
         ("language = ", "is not valid TOML"),
+        (
+            "[[destinations]]\nname='a'\nkind='dicomweb'\nurl='https://u:secret@h/x'",
+            "must hold no user and password, since it is shown",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(content: str, sentence: str) -> None:

@@ -9,8 +9,9 @@ import typer
 
 from models.errors import ModelError
 from pacs.errors import PacsError
+from pacs.tls import client_context, server_context
 from worker import console, retention
-from worker.application import Application
+from worker.application import Application, tls_identity
 from worker.commands.context import application
 from worker.errors import UnavailableError, WorkerError
 from worker.secrets import check_secrets
@@ -40,6 +41,7 @@ def check() -> None:
 
 def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "secrets", lambda: check_secrets(app.settings)
+    yield "keys and certificates", lambda: _keys(app)
     yield "disk", lambda: _disk(app)
     yield "database", lambda: _database(app)
     yield "broker", lambda: _broker(app)
@@ -48,6 +50,17 @@ def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "destinations", _no_destination
     for name, destination in app.destinations.items():
         yield f"destination {name}", partial(_destination, destination)
+
+
+def _keys(app: Application) -> str:
+    """What listener, privacy and audit are set to is there and can be used."""
+    listener, audit = tls_identity(app.settings.listener.tls), tls_identity(app.settings.audit.tls)
+    if listener is not None:
+        server_context(listener)
+    if audit is not None:
+        client_context(audit)
+    hashed = "patients hashed in SQL" if app.identities.are_hashed else "patients in SQL as they come"
+    return f"listener {'with TLS' if listener is not None else 'without TLS'}, {hashed}"
 
 
 def _database(app: Application) -> str:
