@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.servers import free_port, wait_for
+from worker.application import Application
 from worker.database import Database
 from worker.listing import list_exams
+from worker.settings import Settings
 
 
 class Installation:
@@ -71,10 +76,27 @@ class Installation:
         self.processes.remove(process)
         return code
 
+    def prepare(self) -> None:
+        """Make the tables and import the demo model, as the commands do, in this process: that is faster."""
+        app = Application(Settings(data_dir=self.data, database_url=self._database.url))
+        app.database.upgrade()
+        app.registry.import_bundle("demo", actor="test")
+        app.database.dispose()
+
     def close(self) -> None:
-        """End whatever still runs."""
-        for process in list(self.processes):
-            self.stop(process)
+        """End whatever still runs, at once."""
+        for process in self.processes:
+            family = [psutil.Process(process.pid)]
+            with suppress(psutil.NoSuchProcess):
+                family.extend(family[0].children(recursive=True))
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
+            psutil.wait_procs(family, timeout=10)
+            process.wait(10)
+            if process.stdout is not None:
+                process.stdout.close()
+        self.processes.clear()
         self._database.dispose()
 
     def log(self, command: str) -> str:

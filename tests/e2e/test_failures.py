@@ -43,8 +43,7 @@ def archive_port() -> int:
 def installation(tmp_path: Path, archive_port: int) -> Iterator[Installation]:
     destination = f'[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {archive_port}\n'
     made = Installation(tmp_path / "installation", f'\n{destination}ae_title = "ARCHIVE"\n')
-    made.run("db", "upgrade")
-    made.run("models", "import", "demo")
+    made.prepare()
     yield made
     made.close()
 
@@ -215,8 +214,7 @@ def test_database_and_broker_go_and_come_back(
     installation = Installation(tmp_path / "installation", settings)
     archive = start_archive(tmp_path / "archive", archive_port)
     try:
-        installation.run("db", "upgrade")
-        installation.run("models", "import", "demo")
+        installation.prepare()
         up = installation.start("up")
         assert send(dcmtk["storescu"], installation.port, folder / exam.folder).returncode == 0
         postgres.halt()
@@ -300,8 +298,7 @@ def test_an_exam_that_kills_its_worker_fails_and_lets_the_others_pass(
     installation = Installation(tmp_path / "installation", f'{settings}port = {archive_port}\nae_title = "ARCHIVE"\n')
     archive = start_archive(tmp_path / "archive", archive_port)
     try:
-        installation.run("db", "upgrade")
-        installation.run("models", "import", "demo")
+        installation.prepare()
         installation.start("up")
         assert send(dcmtk["storescu"], installation.port, folder / poison.folder).returncode == 0
         killed: set[int] = set()
@@ -337,8 +334,7 @@ def test_a_worker_that_does_nothing_while_work_waits_is_started_again(
     installation = Installation(tmp_path / "installation", f'{settings}port = {archive_port}\nae_title = "ARCHIVE"\n')
     archive = start_archive(tmp_path / "archive", archive_port)
     try:
-        installation.run("db", "upgrade")
-        installation.run("models", "import", "demo")
+        installation.prepare()
         up = installation.start("up")
         for process in children(up, "--queues classify"):
             process.suspend()  # it lives, and consumes nothing

@@ -37,8 +37,7 @@ def installation(request: pytest.FixtureRequest, tmp_path: Path, orthanc: Orthan
         redis: Redis = request.getfixturevalue("redis")
         scalars = f'database_url = "{postgres.new_database()}"\nbroker_url = "{redis.url}"\n'
     running = Installation(tmp_path / "installation", _settings(orthanc, protocols.split("+"), scalars))
-    running.run("db", "upgrade")
-    running.run("models", "import", "demo")
+    running.prepare()
     yield running
     running.close()
 

@@ -235,8 +235,7 @@ def test_the_commands_save_and_bring_back_an_installation_at_work(
     archive = start_archive(tmp_path / "archive")
     second = Installation(tmp_path / "second", f"{destination}port = {archive.port}\n")
     try:
-        first.run("db", "upgrade")
-        first.run("models", "import", "demo")
+        first.prepare()
         first.start("up")
         assert send(dcmtk["storescu"], first.port, folder / exam.folder).returncode == 0
         first.wait_for_state(exam.series_uid, "classified")

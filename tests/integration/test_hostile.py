@@ -209,8 +209,7 @@ def test_an_exam_with_a_slice_that_crashes_its_decoder_is_classified_without_it(
     bad.SOPInstanceUID, bad.InstanceNumber = f"{exam.series_uid[:50]}.99", "99"
     bad.ImagePositionPatient = [*first.ImagePositionPatient[:2], float(first.ImagePositionPatient[2]) - 500]
     (bad_path,) = write(tmp_path / "bad", bad)
-    installation.run("db", "upgrade")
-    installation.run("models", "import", "demo")
+    installation.prepare()
     installation.start("up")
     association = associate(installation.port, bad.file_meta.TransferSyntaxUID)
     assert association.send_c_store(dcmread(bad_path)).Status == 0

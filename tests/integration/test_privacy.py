@@ -145,8 +145,7 @@ def test_a_traceback_quotes_no_library() -> None:
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
     made = Installation(tmp_path / "installation")
-    made.run("db", "upgrade")
-    made.run("models", "import", "demo")
+    made.prepare()
     yield made
     made.close()
 
