@@ -54,6 +54,8 @@ class Installation:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a long-running command and wait until it says that it is ready."""
+        if arguments == ("up",):  # no test of exams needs a trainer, and each process costs a second to start
+            arguments = ("up", "--queues", "classify,deliver")
         log = (self.folder / f"{arguments[0]}.log").open("a")
         with log:
             process = subprocess.Popen(

@@ -41,10 +41,7 @@ def work(
 
     Example: reticula work --queues classify
     """
-    names = [name.strip() for name in queues.split(",") if name.strip()]
-    unknown = [name for name in names if name not in QUEUES]
-    if unknown or not names:
-        raise typer.BadParameter(f"Choose among {', '.join(QUEUES)}.", param_hint="--queues")
+    names = _queues(queues)
     from worker.tasks import run_worker
 
     app = application()
@@ -68,11 +65,14 @@ def sweep() -> None:
             sweeper.tick()
 
 
-def up() -> None:
+def up(
+    queues: Annotated[str | None, typer.Option(help="Queues to serve: all that this installation can.")] = None,
+) -> None:
     """Run listener, workers and sweep on this machine, in the foreground.
 
     Example: reticula up
     """
+    served = _served() if queues is None else _queues(queues)
     app = application()
     stop = Stop()
     app.spool.prepare()
@@ -88,7 +88,7 @@ def up() -> None:
                 processes.command("work", "--queues", queue),
                 watch=Watch(app, [queue], app.settings.worker.stuck_seconds),
             )
-            for queue in _served()
+            for queue in served
         ),
     ]
     Supervisor(children).run(stop, say_ready)
@@ -100,6 +100,13 @@ def _noted(app: Application, name: str) -> Iterator[None]:
     app.journal.application(audit.person(), "started", name)
     yield
     app.journal.application(audit.person(), "stopped", name)
+
+
+def _queues(named: str) -> list[str]:
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    if not names or not set(names) <= set(QUEUES):
+        raise typer.BadParameter(f"Choose among {', '.join(QUEUES)}.", param_hint="--queues")
+    return names
 
 
 def _served() -> tuple[str, ...]:
