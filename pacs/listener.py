@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
@@ -33,16 +33,13 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs.commitment import PUSH_MODEL, CommitmentService
-from pacs.discreet import said
-from pacs.elements import is_uid, text
-from pacs.errors import ListenError, Unreadable
-from pacs.head import inflates_beyond, read_elements
+from pacs.errors import ListenError
+from pacs.intake import SUCCESS, Happening, Intake, Sender
 from pacs.series import CT_CLASSES
-from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
+from pacs.spool import InstanceStore
 from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
 
 logger = logging.getLogger(__name__)
@@ -63,22 +60,12 @@ CT_TRANSFER_SYNTAXES = (
     JPEG2000,
 )
 
-# C-STORE statuses (PS3.4 table B.2-1, PS3.7 C).
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-DUPLICATE_INSTANCE = 0x0111
-OUT_OF_RESOURCES = 0xA700
-DOES_NOT_MATCH_CLASS = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-
 # A-ASSOCIATE-RJ (PS3.8 table 9-21): result, source, reason. Permanent and by the service user…
 _NOT_A_PEER = (0x01, 0x01, 0x03)
 _NOT_OUR_TITLE = (0x01, 0x01, 0x07)
 # …or transient and by the service provider: temporary congestion, local limit exceeded.
 _NO_ROOM = (0x02, 0x03, 0x01)
 _TOO_MANY = (0x02, 0x03, 0x02)
-
-_IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -87,17 +74,6 @@ class Peer:
 
     ae_title: str
     address: str
-
-
-@dataclass(frozen=True)
-class Happening:
-    """Something that an audit trail keeps. reason: why it was rejected. received: instances by study UID."""
-
-    kind: Literal["rejected", "received", "conflict"]
-    calling: str
-    address: str
-    reason: str = ""
-    received: dict[str, int] = field(default_factory=dict)
 
 
 class Listener:
@@ -127,6 +103,7 @@ class Listener:
         self._ae_title, self._address = ae_title, (host, port)
         self._associations, self._per_peer = associations, associations_per_peer
         self._limits, self._tls, self._witness = limits, tls, witness
+        self._intake = Intake(store, limits.instance, witness)
         self._lock = threading.Lock()
         self._open: dict[Association, _Open] = {}
         self._server: Server | None = None
@@ -244,36 +221,16 @@ class Listener:
         return ipaddress.ip_address(address).is_loopback
 
     def _on_store(self, event: Any) -> int:
-        calling = str(event.assoc.requestor.ae_title).strip()
-        try:
-            meta: FileMetaDataset = event.file_meta
-            meta.SourceApplicationEntityTitle = calling[:16]
-            meta.ReceivingApplicationEntityTitle = self._ae_title
-            instance = read_instance(meta, event.encoded_dataset(include_meta=False), self._limits.instance)
-        except Unreadable as error:
-            logger.warning("C-STORE from %s refused: %s", calling, error)
-            return CANNOT_UNDERSTAND
-        if instance.sop_class_uid != event.request.AffectedSOPClassUID:
-            logger.warning("C-STORE from %s refused: the dataset is not of the class announced.", calling)
-            return DOES_NOT_MATCH_CLASS
-        if instance.sop_uid != event.request.AffectedSOPInstanceUID:
-            logger.warning("C-STORE from %s refused: the dataset is not the instance announced.", calling)
-            return DOES_NOT_MATCH_CLASS
-        try:
-            outcome = self._store.store(instance)
-        except OSError as error:
-            logger.error("Instance %s from %s was not stored: %s", instance.sop_uid, calling, error.strerror)  # noqa: TRY400
-            return OUT_OF_RESOURCES if is_disk_full(error) else PROCESSING_FAILURE
         known = self._open.get(event.assoc)
-        if outcome in (Stored.CONFLICT, Stored.REFUSED, Stored.REVISED):
-            what = f"Instance {instance.sop_uid} came again with other content: {outcome.value}"
-            logger.warning("%s (from %s).", what, calling)
-            self._witness(Happening("conflict", calling, "" if known is None else known.address, what))
-        if outcome is Stored.REFUSED:
-            return DUPLICATE_INSTANCE
-        if known is not None:
-            known.received[instance.study_uid] = known.received.get(instance.study_uid, 0) + 1
-        return SUCCESS
+        sender = Sender(str(event.assoc.requestor.ae_title).strip(), "" if known is None else known.address)
+        meta: FileMetaDataset = event.file_meta
+        meta.SourceApplicationEntityTitle = sender.name[:16]
+        meta.ReceivingApplicationEntityTitle = self._ae_title
+        taken = self._intake.take(meta, event.encoded_dataset(include_meta=False), sender)
+        if known is not None and taken.instance is not None and taken.status == SUCCESS:
+            study = taken.instance.study_uid
+            known.received[study] = known.received.get(study, 0) + 1
+        return taken.status
 
 
 @dataclass
@@ -287,27 +244,3 @@ class _Open:
     @property
     def peer(self) -> tuple[str, str]:
         return self.calling, self.address
-
-
-def read_instance(meta: FileMetaDataset, encoded: bytes, longest: int) -> ReceivedInstance:
-    """Read the UIDs of a dataset and put its file meta information before it.
-
-    longest: bytes that a deflated dataset may have when it is inflated. Raises Unreadable.
-    """
-    try:
-        dataset = read_elements(encoded, meta.TransferSyntaxUID, _IDENTIFYING)
-        uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}
-    except Exception as error:  # pydicom raises whatever it likes on garbage
-        raise Unreadable(f"the dataset cannot be read ({said(error)})") from error
-    for keyword, uid in uids.items():
-        if not is_uid(uid):
-            raise Unreadable(f"{keyword} is {'missing' if not uid else 'not a valid UID'}")
-    if meta.TransferSyntaxUID.is_deflated and inflates_beyond(encoded, longest):
-        raise Unreadable(f"it inflates to more than {longest >> 20} MB")
-    return ReceivedInstance(
-        sop_class_uid=uids["SOPClassUID"],
-        sop_uid=uids["SOPInstanceUID"],
-        study_uid=uids["StudyInstanceUID"],
-        series_uid=uids["SeriesInstanceUID"],
-        content=b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), encoded)),
-    )

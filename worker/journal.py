@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from pacs.commitment import CommitmentResult, Requestor
 from pacs.durable import write_synced
-from pacs.listener import Happening
+from pacs.intake import Happening
 from worker.database import Database, now
 from worker.tables import AuditEvent
 

@@ -15,7 +15,7 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIA
 
 from pacs.commitment import CommitmentRequest, CommitmentResult
 from pacs.errors import Rejected, Unreadable
-from pacs.listener import read_instance
+from pacs.intake import read_instance
 from pacs.pixels import hounsfield
 from pacs.series import read_series, select
 from tests.fuzz import corpus

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from pacs.listener import Happening
+from pacs.intake import Happening
 from worker.database import Database
 from worker.errors import UnavailableError
 from worker.journal import Journal

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from pacs.errors import Retry
-from pacs.listener import Happening
+from pacs.intake import Happening
 from pacs.syslog import Syslog
 from pacs.tls import Identity, client_context
 from tests.integration.test_sweep import Plant, files

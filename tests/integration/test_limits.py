@@ -21,7 +21,8 @@ from pynetdicom.association import Association
 from pacs.archive import Archive
 from pacs.destinations import DimseDestination
 from pacs.errors import Retry, TlsError
-from pacs.listener import Happening, Listener
+from pacs.intake import Happening
+from pacs.listener import Listener
 from pacs.spool import Spool
 from pacs.tls import Identity, client_context, server_context
 from pacs.transport import DEFAULT_LIMITS, Limits
