@@ -19,6 +19,7 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from pacs.discreet import said
@@ -64,6 +65,7 @@ class Server(ThreadedAssociationServer):
         self._receiving = 0
         self._starting = 0  # connections on their way to an association
         super().__init__(*args, **{**options, "request_handler": _Connection})
+        self.contexts = [_Context.of(context) for context in self.contexts]
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection and nothing else: the handshake is its own thread's."""
@@ -108,6 +110,24 @@ class Server(ThreadedAssociationServer):
                 return False
             self._receiving += size
             return True
+
+
+class _Context(PresentationContext):
+    """A context that is cheap to copy: pynetdicom copies all of them, with thousands of UIDs, for each association."""
+
+    @classmethod
+    def of(cls, context: PresentationContext) -> "_Context":
+        """Return the same context of this class."""
+        made = cls()
+        vars(made).update(vars(context))
+        return made
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "_Context":
+        copied = _Context.of(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list):  # of UIDs, which never change
+                setattr(copied, name, list(value))
+        return copied
 
 
 class _Connection(RequestHandler):

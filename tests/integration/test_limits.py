@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,3 +335,23 @@ def test_a_command_that_is_none_ends_its_association_and_leaves_nothing(
     wait_for(lambda: threading.active_count() <= before, "the end of their threads", 5)
     assert [happening.kind for happening in seen] == ["received"] * 3
     assert stores(listener, 9) == 0
+
+
+def test_a_copy_of_a_context_shares_nothing_that_changes(start: Callable[..., Listener]) -> None:
+    """pynetdicom copies the contexts for each association; ours are copied faster and must be as independent."""
+    listener = start()
+    server = listener._server
+    assert server is not None
+    (original, *_others) = server.contexts
+    copied = deepcopy(original)
+    assert copied == original
+    assert vars(copied).keys() == vars(original).keys()
+    assert not {
+        name
+        for name, value in vars(original).items()
+        if isinstance(value, list | dict | set) and value is vars(copied)[name]
+    }
+    copied.transfer_syntax = [ExplicitVRLittleEndian]
+    copied.scu_role = not original.scu_role
+    assert copied != original
+    assert len(original.transfer_syntax) > 1
