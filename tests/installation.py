@@ -88,14 +88,15 @@ class Installation:
     def close(self) -> None:
         """End whatever still runs, at once."""
         for process in self.processes:
-            family = [psutil.Process(process.pid)]
-            with suppress(psutil.NoSuchProcess):
-                family.extend(family[0].children(recursive=True))
-            for member in family:
+            family: list[psutil.Process] = []
+            with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                top = psutil.Process(process.pid)
+                family = [*top.children(recursive=True), top]
+            for member in reversed(family):
                 with suppress(psutil.NoSuchProcess):
                     member.kill()
-            psutil.wait_procs(family, timeout=10)
             process.wait(10)
+            psutil.wait_procs(family[:-1], timeout=10)
             if process.stdout is not None:
                 process.stdout.close()
         self.processes.clear()
