@@ -13,6 +13,10 @@ from worker.database import Database
 NO_SKIPS = bool(os.environ.get("RETICULA_TEST_NO_SKIPS"))
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+# Several tests train at once, here and in processes of their own: threads that wait for each other would only spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
