@@ -56,7 +56,7 @@ def test_a_queued_retraining_survives_kill_9_and_ends_with_a_candidate(
     installation.run("models", "import", str(tmp_path / "bundles" / "first"))
     plan = installation.run("retrain", "--dataset", str(base), "--dry-run")
     assert "Nothing was trained" in plan.stdout
-    asked = installation.run("retrain", "--dataset", str(base), "--queue", "--epochs", "30")
+    asked = installation.run("retrain", "--dataset", str(base), "--queue", "--epochs", "15")
     assert "is queued" in asked.stdout
     assert run_of(installation)["state"] == "queued"
     twice = installation.run("retrain", "--dataset", str(base), "--queue", check=False)
