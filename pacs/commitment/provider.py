@@ -149,18 +149,17 @@ class CommitmentProvider:
                 waiting = list(self._pending)
             for pending in waiting:
                 if pending.next_at <= time.monotonic() and not self._stopping.is_set():
-                    self._answer(pending)
+                    try:
+                        self._answer(pending)
+                    except Exception:  # one that fails, as on a disk that went away, must not end the thread
+                        logger.exception("A request for storage commitment could not be answered.")
+                        self._put_off(pending)
             self._wake.wait(0.5)
             self._wake.clear()
 
     def _answer(self, pending: _Pending) -> None:
-        try:
-            result = self.judge(pending.request)
-            arrived = self._report(pending, result)
-        except Exception:
-            logger.exception("A request for storage commitment could not be answered.")
-            arrived = False
-        if arrived:
+        result = self.judge(pending.request)
+        if self._report(pending, result):
             self._end(pending)
             self._told(pending.requestor, result)
         elif pending.outlet is None and pending.requestor not in self._ports:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from models.architectures import HounsfieldClassifier, build
 from models.classifier import Classifier
-from tests.integration.test_sweep import Plant
+from tests.plant import Plant
 from training.phantom import write_phantoms
 from training.phantom.slices import plan_exam, render
 from worker.database import Database

@@ -1,5 +1,6 @@
 """The audit trail: what a listener saw reaches SQL once, and nobody changes it there."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from pacs.intake import Happening
+from worker.commands.exams import list_all
 from worker.database import Database
 from worker.errors import UnavailableError
 from worker.journal import Journal
@@ -44,6 +46,22 @@ def test_while_the_database_is_away_events_wait(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         journal.collect(Database(f"sqlite:///{tmp_path / 'without-tables.sqlite3'}"))
     assert len(list((tmp_path / "journal").iterdir())) == 1
+
+
+def test_exams_are_listed_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETICULA_DATA_DIR", str(tmp_path))
+    Database(f"sqlite:///{tmp_path / 'reticula.sqlite3'}").upgrade()
+
+    def full(_database: Database) -> None:
+        raise UnavailableError("The database cannot be used: database or disk is full.")
+
+    monkeypatch.setattr(Database, "write", full)
+    list_all(as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == []
+    assert "Not in the audit trail" in said.err
 
 
 @pytest.mark.parametrize("statement", [update(AuditEvent).values(actor="nobody"), delete(AuditEvent)])

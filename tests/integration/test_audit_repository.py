@@ -15,7 +15,7 @@ from pacs.errors import Retry
 from pacs.intake import Happening
 from pacs.syslog import Syslog
 from pacs.tls import Identity, client_context
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from tests.servers import free_port
 from training.phantom import PhantomExam
 from worker import audit, audit_relay, retention

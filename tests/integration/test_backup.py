@@ -16,7 +16,7 @@ from pacs.archive import Archive
 from pacs.listener import Listener
 from tests.installation import Installation, send
 from tests.integration.test_database import add_series
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from tests.servers import free_port
 from training.phantom import PhantomExam
 from worker import labels

@@ -32,7 +32,7 @@ from pacs.report import SR_CLASSES
 from pacs.spool import ReceivedInstance, Spool
 from tests.datasets import SERIES, STUDY, ct, write
 from tests.installation import send
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from tests.servers import Orthanc, free_port, wait_for
 from training.phantom import PhantomExam
 from worker.database import Database

@@ -31,7 +31,7 @@ from pacs.head import inflates_beyond, read_head
 from pacs.series import read_series
 from tests.datasets import ct, write
 from tests.installation import Installation, send
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from training.phantom import PhantomExam
 from worker.database import Database
 

@@ -14,7 +14,7 @@ from pacs.listener import Listener
 from pacs.series import Patient
 from tests.datasets import ct, write
 from tests.installation import Installation, send
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from tests.servers import wait_for
 from training.phantom import PhantomExam
 from worker import exams

@@ -8,7 +8,7 @@ import pytest
 from models.bundle import Bundle
 from models.errors import BundleError
 from tests.bundles import another_version, make_bundle
-from tests.integration.test_sweep import Plant
+from tests.plant import Plant
 from training.phantom import PhantomExam
 from worker import audit
 from worker.database import Database

@@ -13,7 +13,7 @@ from pacs.archive import Archive
 from pacs.listener import Listener
 from pacs.spool import ReceivedInstance
 from tests.datasets import write
-from tests.integration.test_sweep import Plant, files
+from tests.plant import Plant, files
 from training.phantom import PhantomExam
 from worker import exams, labels, retention
 from worker.database import Database, now

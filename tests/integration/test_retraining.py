@@ -9,7 +9,7 @@ import pytest
 from models.bundle import Bundle
 from tests.bundles import SIZE, make_bundle, patients, tiny_data
 from tests.integration.test_database import add_series
-from tests.integration.test_sweep import Plant
+from tests.plant import Plant
 from tests.slices import labelled_slices
 from training.errors import DatasetError, TrainingError
 from training.phantom import PhantomExam
