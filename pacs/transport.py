@@ -249,7 +249,8 @@ def _act(association: Association, act: Callable[[str], None], event: str) -> No
         ended = service.state_machine.current_state == "Sta1"
         if ended and association.requestor.primitive is None and service.to_user_queue.empty():
             # It was closed before anything was asked: its thread would wait for that until the time is over.
-            service.to_user_queue.put(None)  # type: ignore[arg-type]
+            waiting: Any = service.to_user_queue  # typed without the None that its reader knows
+            waiting.put(None)
     except Exception as error:  # pynetdicom raises whatever it likes on a command set that is none
         logger.warning(
             "Association from %s ended: it sent what cannot be read (%s).", association.requestor.address, said(error)

@@ -1,5 +1,6 @@
 """Real servers for tests, each on a free port of 127.0.0.1, ended by process id."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 import requests
@@ -70,6 +72,25 @@ class Server:
             self.process.send_signal(number)
             self.process.wait(30)
             self.process = None
+
+    def kill(self) -> None:
+        """End the server and its children with signal 9, all at once; its data stays as it lies."""
+        if self.process is not None:
+            parent = psutil.Process(self.process.pid)
+            family = [parent, *parent.children(recursive=True)]
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            self.process.wait(30)
+            psutil.wait_procs(family, timeout=30)
+            self.process = None
+
+    def start_again(self) -> None:
+        """Start it once more on the data that it left."""
+        self.start()
+
+    def start(self) -> None:
+        raise NotImplementedError
 
 
 class Redis(Server):

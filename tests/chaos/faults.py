@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from redis import Redis as RedisClient
 from redis.exceptions import RedisError
@@ -10,6 +11,7 @@ from sqlalchemy import exists, select
 
 from tests.chaos.plant import Plant
 from tests.chaos.sender import Sender
+from tests.servers import Server
 from worker.errors import UnavailableError
 from worker.tables import Delivery, Series
 
@@ -45,7 +47,7 @@ def _stop_redis(plant: Plant) -> None:
     if plant.redis is not None:
         plant.redis.stop()
         time.sleep(1)
-        plant.redis.start()
+        plant.redis.start_again()
 
 
 def _stop_postgres(plant: Plant) -> None:
@@ -53,6 +55,17 @@ def _stop_postgres(plant: Plant) -> None:
         plant.postgres.halt()
         time.sleep(1)
         plant.postgres.start_again()
+
+
+def _kill_server(name: Literal["redis", "postgres", "orthanc"]) -> Callable[[Plant], None]:
+    def do(plant: Plant) -> None:
+        server: Server | None = getattr(plant, name)
+        if server is not None:
+            server.kill()
+            time.sleep(1)
+            server.start_again()
+
+    return do
 
 
 def _for_a_while(mode: str, seconds: float) -> Callable[[Plant], None]:
@@ -83,17 +96,20 @@ FAULTS = (
     Fault("receiving", "fill the disk", _fill_disk, small_disk=True),
     Fault("assembling", "kill -9 the sweep", lambda plant: plant.kill("sweep")),
     Fault("assembling", "stop PostgreSQL", _stop_postgres, servers=True),
+    Fault("assembling", "kill -9 PostgreSQL", _kill_server("postgres"), servers=True),
     Fault("assembling", "kill -9 the listener", lambda plant: plant.kill("listener")),
     Fault("queued", "flush Redis", _flush_redis, servers=True),
     Fault("queued", "stop Redis", _stop_redis, servers=True),
+    Fault("queued", "kill -9 Redis", _kill_server("redis"), servers=True),
     Fault("queued", "kill -9 the sweep", lambda plant: plant.kill("sweep")),
     Fault("queued", "kill -9 the classifying worker", lambda plant: plant.kill("classify")),
     Fault("classifying", "kill -9 the classifying process", lambda plant: plant.kill("classify", pool=True)),
     Fault("classifying", "kill -9 the classifying worker", lambda plant: plant.kill("classify")),
-    Fault("classifying", "stop PostgreSQL", _stop_postgres, servers=True),
+    Fault("classifying", "kill -9 PostgreSQL", _kill_server("postgres"), servers=True),
     Fault("building", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True)),
     Fault("building", "kill -9 the delivering worker", lambda plant: plant.kill("deliver")),
     Fault("delivering", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True)),
+    Fault("delivering", "kill -9 the PACS", _kill_server("orthanc"), servers=True),
     Fault("delivering", "the PACS refuses", _for_a_while("refuse", 2)),
     Fault("delivering", "the PACS is slow, then cuts", _for_a_while("delay", 2)),
     Fault("delivering", "cut the delivery", _cut_delivery),

@@ -112,6 +112,7 @@ def run(
 def _plan(chance: random.Random, count: int, *, servers: bool, small_disk: bool) -> list[Fault]:
     """Draw faults, as many for each stage, in a random order."""
     drawn: list[Fault] = []
+    first = {stage: chance.randrange(len(FAULTS)) for stage in STAGES}  # a short run has other kinds for each seed
     for number in range(count):
         stage = STAGES[number % len(STAGES)]
         possible = [
@@ -119,7 +120,7 @@ def _plan(chance: random.Random, count: int, *, servers: bool, small_disk: bool)
             for fault in FAULTS
             if fault.stage == stage and (servers or not fault.servers) and (small_disk or not fault.small_disk)
         ]
-        drawn.append(possible[(number // len(STAGES)) % len(possible)])
+        drawn.append(possible[(first[stage] + number // len(STAGES)) % len(possible)])
     chance.shuffle(drawn)
     return drawn
 
