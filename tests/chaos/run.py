@@ -72,7 +72,9 @@ def run(
             reported = _reported(plant)
             sender.allowed = reported + _AHEAD
             if time.monotonic() >= next_fault:
-                fault = next((each for each in planned if stands_in(each.stage, plant, sender)), None)
+                fault = next(
+                    (each for each in _in_order(planned, sender) if stands_in(each.stage, plant, sender)), None
+                )
                 if fault is not None:
                     planned.remove(fault)
                     fault.do(plant)
@@ -123,6 +125,14 @@ def _plan(chance: random.Random, count: int, *, servers: bool, small_disk: bool)
         drawn.append(possible[(first[stage] + number // len(STAGES)) % len(possible)])
     chance.shuffle(drawn)
     return drawn
+
+
+def _in_order(planned: list[Fault], sender: Sender) -> list[Fault]:
+    """Return the faults as they were drawn; towards the end of the sendings those that need one come first."""
+    receiving = [fault for fault in planned if fault.stage == "receiving"]
+    if sender.waiting > 2 * len(receiving):
+        return planned
+    return receiving + [fault for fault in planned if fault.stage != "receiving"]
 
 
 def _reported(plant: Plant) -> int:

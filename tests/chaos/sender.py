@@ -102,6 +102,11 @@ class Sender:
         """Whether everything was acknowledged."""
         return not any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def waiting(self) -> int:
+        """How many series were not begun yet."""
+        return len(self._waiting)
+
     def _next(self) -> Sequence[Sent] | None:
         with self._lock:
             if self._begun >= self.allowed or not self._waiting:
