@@ -21,7 +21,7 @@ SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_INSTANCE = 0x0111
 OUT_OF_RESOURCES = 0xA700
-DOES_NOT_MATCH_CLASS = 0xA900
+DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
 _IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -63,8 +63,11 @@ class Intake:
     def __init__(self, store: InstanceStore, longest: int, witness: Callable[[Happening], None]) -> None:
         self._store, self._longest, self._witness = store, longest, witness
 
-    def take(self, meta: FileMetaDataset, encoded: bytes, sender: Sender) -> Taken:
-        """Take an encoded dataset, of which `meta` announces class, instance and transfer syntax."""
+    def take(self, meta: FileMetaDataset, encoded: bytes, sender: Sender, study_uid: str | None = None) -> Taken:
+        """Take an encoded dataset, of which `meta` announces class, instance and transfer syntax.
+
+        study_uid: the study that it must be of; None takes any.
+        """
         try:
             instance = read_instance(meta, encoded, self._longest)
         except Unreadable as error:
@@ -72,10 +75,13 @@ class Intake:
             return Taken(CANNOT_UNDERSTAND)
         if instance.sop_class_uid != meta.MediaStorageSOPClassUID:
             logger.warning("An instance from %s is refused: it is not of the class announced.", sender.name)
-            return Taken(DOES_NOT_MATCH_CLASS, instance)
+            return Taken(DOES_NOT_MATCH, instance)
         if instance.sop_uid != meta.MediaStorageSOPInstanceUID:
             logger.warning("An instance from %s is refused: it is not the one announced.", sender.name)
-            return Taken(DOES_NOT_MATCH_CLASS, instance)
+            return Taken(DOES_NOT_MATCH, instance)
+        if study_uid not in (None, instance.study_uid):
+            logger.warning("An instance from %s is refused: it is of another study.", sender.name)
+            return Taken(DOES_NOT_MATCH, instance)
         try:
             outcome = self._store.store(instance)
         except OSError as error:

@@ -17,48 +17,18 @@ from functools import partial
 from typing import Any, cast
 
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import (
-    JPEG2000,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from pacs.acceptance import accepted
 from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.errors import ListenError
 from pacs.intake import SUCCESS, Happening, Intake, Sender
-from pacs.series import CT_CLASSES
 from pacs.spool import InstanceStore
 from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
 
 logger = logging.getLogger(__name__)
-
-# What `pacs.pixels` decodes.
-CT_TRANSFER_SYNTAXES = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    JPEG2000Lossless,
-    JPEG2000,
-)
 
 # A-ASSOCIATE-RJ (PS3.8 table 9-21): result, source, reason. Permanent and by the service user…
 _NOT_A_PEER = (0x01, 0x01, 0x03)
@@ -118,9 +88,8 @@ class Listener:
         if commitment is not None:
             # Who gives a result opens the association as provider, so both roles are taken (PS3.4 J.3.3).
             self._entity.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
-        for context in AllStoragePresentationContexts:
-            syntaxes = CT_TRANSFER_SYNTAXES if context.abstract_syntax in CT_CLASSES else ALL_TRANSFER_SYNTAXES
-            self._entity.add_supported_context(str(context.abstract_syntax), list(syntaxes))
+        for sop_class, syntaxes in accepted().items():
+            self._entity.add_supported_context(sop_class, list(syntaxes))
 
     @property
     def port(self) -> int:

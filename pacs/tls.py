@@ -12,17 +12,20 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 
 @dataclass(frozen=True)
 class Identity:
-    """PEM files: our certificate with its key, and the authorities whose certificates are believed."""
+    """PEM files: our certificate with its key, and the authorities whose certificates are believed.
+
+    Without authorities a server asks nobody for a certificate; a client needs them.
+    """
 
     certificate: Path
     key: Path
-    authorities: Path
+    authorities: Path | None
 
 
 def server_context(identity: Identity) -> ssl.SSLContext:
-    """Return the context of a listener, which asks every client for a certificate. Raises TlsError."""
+    """Return the context of a server, which asks every client for a certificate. Raises TlsError."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_NONE if identity.authorities is None else ssl.CERT_REQUIRED
     return context
 
 
@@ -35,15 +38,17 @@ def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
+    files = identity.certificate, identity.key, identity.authorities
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
         context.load_cert_chain(identity.certificate, identity.key, password=_no_password)
-        context.load_verify_locations(identity.authorities)
+        if identity.authorities is not None:
+            context.load_verify_locations(identity.authorities)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         raise TlsError(
-            f"TLS cannot be set up ({reason}): see that {identity.certificate}, {identity.key} and "
-            f"{identity.authorities} are readable PEM files, the key without a password."
+            f"TLS cannot be set up ({reason}): see that "
+            f"{', '.join(str(each) for each in files if each)} are readable PEM files, the key without a password."
         ) from error
     return context
 

@@ -180,6 +180,8 @@ class Orthanc(Server):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.http = free_port()
+        self.dicomweb_servers: dict[str, Any] = {}
+        self.modalities: dict[str, Any] = {}
 
     def start(self) -> None:
         program = need("Orthanc", "orthanc")
@@ -197,7 +199,8 @@ class Orthanc(Server):
             "StorageDirectory": str(self.folder / "storage"),
             "IndexDirectory": str(self.folder / "storage"),
             "Plugins": plugins,
-            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Servers": self.dicomweb_servers},
+            "DicomModalities": self.modalities,
             "TcpNoDelay": True,
         }
         file = self.folder / "orthanc.json"

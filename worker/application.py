@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from worker.database import Database
 from worker.registry import Registry
-from worker.settings import AuthSettings, DestinationSettings, DicomwebSettings, Settings, TlsSettings
+from worker.settings import AuthSettings, DestinationSettings, DicomwebSettings, HttpTlsSettings, Settings, TlsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from worker.privacy import Identities
     from worker.stages import ClassificationStage
     from worker.sweep import Sweep
+    from worker.web.server import HttpServer
 
 
 class Application:
@@ -148,6 +151,36 @@ class Application:
             commitment=CommitmentService(provider, self.commitments.put),
         )
 
+    def http_server(self) -> "HttpServer":
+        """A server that stores into the spool what comes by STOW-RS."""
+        from pacs.tls import server_context
+        from worker.web.access import Access
+        from worker.web.app import make_app
+        from worker.web.server import HttpServer
+        from worker.web.stow import StoreLimits, StoreService
+
+        configured, listener = self.settings.http, self.settings.listener
+        identity = tls_identity(configured.tls)
+        limits = StoreLimits(
+            instance=listener.max_instance_mb << 20,
+            receiving=2 * listener.max_instance_mb << 20,
+            requests=configured.max_requests,
+            idle=listener.idle_seconds,
+        )
+        access = Access(
+            {account.name: secret(account.token, account.token_file) for account in configured.accounts},
+            with_certificate=identity is not None and identity.authorities is not None,
+        )
+        service = StoreService(self.spool, access, limits, listener.ae_title, self.journal.witness)
+        return HttpServer(
+            make_app(self.spool, service),
+            host=configured.host,
+            port=configured.port,
+            header_seconds=listener.negotiation_seconds,
+            connections=4 * configured.max_requests,
+            tls=None if identity is None else server_context(identity),
+        )
+
     def sweep(self) -> "Sweep":
         """A sweep over spool and database."""
         from worker.sweep import Sweep
@@ -218,17 +251,19 @@ def _credentials(configured: AuthSettings | None) -> tuple[str, str] | str | Non
     """Return user and password, or a token. Raises SettingsError."""
     if configured is None:
         return None
+    if configured.user is None:
+        return secret(configured.token, configured.token_file)
+    return configured.user, secret(configured.password, configured.password_file)
+
+
+def secret(here: SecretStr | None, file: Path | None) -> str:
+    """Return a password or token that stands in the settings or in a file. Raises SettingsError."""
     from worker.secrets import read_secret
 
-    if configured.user is None:
-        here, file = configured.token, configured.token_file
-    else:
-        here, file = configured.password, configured.password_file
-    secret = here.get_secret_value() if here is not None else read_secret(file or Path())
-    return secret if configured.user is None else (configured.user, secret)
+    return here.get_secret_value() if here is not None else read_secret(file or Path())
 
 
-def tls_identity(configured: TlsSettings | None) -> "Identity | None":
+def tls_identity(configured: TlsSettings | HttpTlsSettings | None) -> "Identity | None":
     """Return what TLS needs, or None where it is not set."""
     from pacs.tls import Identity
 

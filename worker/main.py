@@ -21,7 +21,7 @@ from worker.commands.demo import demo
 from worker.commands.evaluate import evaluate
 from worker.commands.phantom import phantom
 from worker.commands.retrain import retrain
-from worker.commands.serve import listen, sweep, up, work
+from worker.commands.serve import listen, serve, sweep, up, work
 from worker.commands.train import train
 from worker.errors import SettingsError, WorkerError
 from worker.settings import CONFIG_VARIABLE
@@ -35,7 +35,9 @@ app = typer.Typer(
     add_completion=False,
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
-for command in (demo, up, listen, work, sweep, check, backup, restore, phantom, train, evaluate, compare, retrain):
+for command in (
+    demo, up, listen, serve, work, sweep, check, backup, restore, phantom, train, evaluate, compare, retrain,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(exams.app, name="exams")
 app.add_typer(models.app, name="models")

@@ -44,6 +44,9 @@ def _files(settings: Settings) -> Iterator[Path]:
     for section in (settings.listener, settings.audit):
         if section.tls is not None:
             yield section.tls.key
+    if settings.http.tls is not None:
+        yield settings.http.tls.key
+    yield from (account.token_file for account in settings.http.accounts if account.token_file is not None)
     for destination in settings.destinations:
         if isinstance(destination, DimseSettings):
             if destination.tls is not None:

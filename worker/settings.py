@@ -67,6 +67,46 @@ class ListenerSettings(_Section):
     tls: TlsSettings | None = None
 
 
+class HttpTlsSettings(_Section):
+    """PEM files for HTTPS: our certificate and its key; with authorities every client must show a certificate."""
+
+    certificate: Path
+    key: Path
+    authorities: Path | None = None
+
+
+class AccountSettings(_Section):
+    """`[[http.accounts]]`: who may ask over HTTP, by a bearer token, here or in a file."""
+
+    name: Name
+    token: SecretStr | None = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_token(self) -> "AccountSettings":
+        if (self.token is None) == (self.token_file is None):
+            raise ValueError("needs a token, here or in a file")
+        return self
+
+
+class HttpSettings(_Section):
+    """`[http]`: instances by STOW-RS. Limits and rules are those of `[listener]`."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 11180
+    max_requests: int = Field(default=16, ge=1)
+    accounts: tuple[AccountSettings, ...] = ()
+    tls: HttpTlsSettings | None = None
+
+    @field_validator("accounts")
+    @classmethod
+    def _distinct(cls, value: tuple[AccountSettings, ...]) -> tuple[AccountSettings, ...]:
+        if len({account.name for account in value}) < len(value):
+            raise ValueError("each account needs a name of its own")
+        return value
+
+
 class SelectionSettings(_Section):
     """`[selection]`: which series are classified."""
 
@@ -187,6 +227,7 @@ class Settings(BaseSettings):
     model: str | None = None
     completion: Literal["PRELIMINARY", "FINAL"] = "PRELIMINARY"
     listener: ListenerSettings = ListenerSettings()
+    http: HttpSettings = HttpSettings()
     selection: SelectionSettings = SelectionSettings()
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fuzz import sockets
 
 # Of all inputs through the parsers; those that decode pixels take longest.
-SHARES = {"dataset": 0.5, "commitment": 0.2, "pdu": 0.2, "header": 0.05, "pixels": 0.05}
+SHARES = {"dataset": 0.4, "stow": 0.1, "commitment": 0.2, "pdu": 0.2, "header": 0.05, "pixels": 0.05}
 
 
 def main() -> int:

@@ -37,7 +37,9 @@ DICTIONARY = (
     b"\x08\x00\x18\x00UI", b"\x20\x00\x0d\x00UI", b"\x20\x00\x0e\x00UI", b"\x08\x00\x05\x00CS", b"ISO 2022 IR 87",
     b"\x28\x00\x10\x00US\x02\x00\xff\xff", b"\x28\x00\x11\x00US\x02\x00\xff\xff", b"\x28\x00\x08\x00IS",
     b"\xe0\x7f\x10\x00OW\x00\x00\xff\xff\xff\xff", b"\xff\xd8\xff\xc3", b"\xff\x4f\xff\x51", b"\xff\xd8\xff\xf7", b"UN",
-    b"\x28\x00\x53\x10DS", b"nan", b"1e309", b"-1", b"\\\\\\\\\\\\\\\\",
+    b"\x28\x00\x53\x10DS",
+    b"\r\n--cut\r\n", b"\r\n--cut--\r\n", b"DICM\x02\x00\x00\x00UL\x04\x00", b"Content-Type: ",
+    b"nan", b"1e309", b"-1", b"\\\\\\\\\\\\\\\\",
 )  # fmt: skip
 
 
@@ -69,6 +71,15 @@ def files(folder: Path) -> Iterator[bytes]:
         done = subprocess.run(["/usr/bin/dcmcjpeg", *options, str(plain), str(coded)], capture_output=True, check=False)
         if done.returncode == 0:
             yield coded.read_bytes()
+
+
+def bodies() -> Iterator[bytes]:
+    """Bodies of Store transactions, after the byte that says in which chunks they come."""
+    head = b"\r\n--cut\r\nContent-Type: application/dicom\r\n\r\n"
+    for count in (1, 3):
+        parts = b"".join(head + _file(ct(number, rows=8, columns=8)) for number in range(count))
+        yield b"\x08" + parts + b"\r\n--cut--\r\n"
+    yield b"\x01" + head.replace(b"dicom", b"octet-stream") + b"not ours\r\n--cut--"
 
 
 def commitments() -> Iterator[bytes]:

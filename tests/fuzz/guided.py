@@ -6,7 +6,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pydicom", "pynetdicom", "pacs"]):
+with atheris.instrument_imports(include=["pydicom", "pynetdicom", "python_multipart", "pacs"]):
     from tests.fuzz.corpus import DICTIONARY
     from tests.fuzz.targets import TARGETS
 

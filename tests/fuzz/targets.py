@@ -15,9 +15,11 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIA
 
 from pacs.commitment import CommitmentRequest, CommitmentResult
 from pacs.errors import Rejected, Unreadable
-from pacs.intake import read_instance
+from pacs.intake import Intake, Sender, read_instance
 from pacs.pixels import hounsfield
 from pacs.series import read_series, select
+from pacs.spool import ReceivedInstance, Stored
+from pacs.stow import Malformed, PartReader, StoreRequest, as_json, as_xml
 from tests.fuzz import corpus
 
 _LONGEST = 64 << 20
@@ -110,6 +112,45 @@ def commitment(data: bytes) -> None:
                 _assert_uid(reference.sop_class_uid)
 
 
+class _Memory:
+    """A store that looks at what it would name files after."""
+
+    def store(self, instance: ReceivedInstance) -> Stored:
+        for uid in (instance.sop_uid, instance.study_uid, instance.series_uid):
+            _assert_uid(uid)
+        return Stored.NEW
+
+    def has_room(self) -> bool:
+        return True
+
+
+def stow(data: bytes) -> None:
+    """The body of a Store transaction, in chunks of any size: each part has an answer, or the request is refused."""
+    if not data:
+        return
+    request = StoreRequest(Intake(_Memory(), _LONGEST, lambda _happening: None), Sender("FUZZ", "::1"), "RETICULA")
+    reader = PartReader('multipart/related; type="application/dicom"; boundary=cut', 1 << 14)
+    size, count = 1 + data[0] * 16, 0
+    try:
+        for start in range(1, len(data), size):
+            for part in reader.feed(data[start : start + size]):
+                request.take(part)
+                count += 1
+        for part in reader.end():
+            request.take(part)
+            count += 1
+        answer = request.answer()
+    except Malformed as error:
+        if error.status != 400:
+            raise AssertionError("a body is malformed in no other way") from error
+        return
+    as_json(answer.dataset)
+    as_xml(answer.dataset)
+    named = ("ReferencedSOPSequence", "FailedSOPSequence", "OtherFailuresSequence")
+    if sum(len(answer.dataset.get(keyword) or ()) for keyword in named) != count:
+        raise AssertionError("a part has no answer")
+
+
 def pdu(data: bytes) -> None:
     """PDUs: they are decoded, or refused by an exception, upon which the association is aborted."""
     for kind in _PDUS:
@@ -131,6 +172,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], Iterator[byte
     "dataset": (dataset, lambda _folder: corpus.datasets()),
     "header": (header, corpus.files),
     "pixels": (pixels, corpus.files),
+    "stow": (stow, lambda _folder: corpus.bodies()),
     "commitment": (commitment, lambda _folder: corpus.commitments()),
     "pdu": (pdu, lambda _folder: corpus.pdus()),
     "planted": (planted, lambda _folder: corpus.datasets()),

@@ -218,11 +218,12 @@ def authority() -> trustme.CA:
 def identity(folder: Path, authority: trustme.CA, *, trusted: trustme.CA | None = None) -> Identity:
     folder.mkdir(parents=True)
     issued = authority.issue_cert("127.0.0.1", "localhost")
-    made = Identity(folder / "own.pem", folder / "own.key", folder / "authorities.pem")
+    authorities = folder / "authorities.pem"
+    made = Identity(folder / "own.pem", folder / "own.key", authorities)
     issued.private_key_pem.write_to_path(made.key)
     for index, blob in enumerate(issued.cert_chain_pems):
         blob.write_to_path(made.certificate, append=index > 0)
-    (trusted or authority).cert_pem.write_to_path(made.authorities)
+    (trusted or authority).cert_pem.write_to_path(authorities)
     return made
 
 

@@ -17,8 +17,9 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
+from pacs.acceptance import CT_TRANSFER_SYNTAXES
 from pacs.errors import ListenError
-from pacs.listener import CT_TRANSFER_SYNTAXES, Listener, Peer
+from pacs.listener import Listener, Peer
 from pacs.spool import ReceivedInstance, Spool, Stored
 from tests.datasets import SERIES, ct, write
 from tests.installation import send

@@ -59,8 +59,12 @@ def _keys(app: Application) -> str:
         server_context(listener)
     if audit is not None:
         client_context(audit)
+    http, serves = tls_identity(app.settings.http.tls), ""
+    if app.settings.http.enabled:
+        app.http_server()
+        serves = f", HTTP {'with TLS' if http is not None else 'without TLS'}"
     hashed = "patients hashed in SQL" if app.identities.are_hashed else "patients in SQL as they come"
-    return f"listener {'with TLS' if listener is not None else 'without TLS'}, {hashed}"
+    return f"listener {'with TLS' if listener is not None else 'without TLS'}{serves}, {hashed}"
 
 
 def _database(app: Application) -> str:

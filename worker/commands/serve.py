@@ -1,4 +1,4 @@
-"""The long-running commands: `listen`, `work`, `sweep`, and `up`, which runs the three of them."""
+"""The long-running commands: `listen`, `serve`, `work`, `sweep`, and `up`, which runs them all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +32,22 @@ def listen() -> None:
         say_ready()
         stop.wait()
         listener.stop(GRACE_SECONDS)
+
+
+def serve() -> None:
+    """Take in instances by STOW-RS over HTTP. Needs neither database nor broker.
+
+    Example: reticula --config /etc/reticula/reticula.toml serve
+    """
+    app = application()
+    stop = Stop()
+    app.spool.prepare()
+    server = app.http_server()
+    server.start()
+    with _noted(app, "HTTP server"):
+        say_ready()
+        stop.wait()
+        server.stop(GRACE_SECONDS)
 
 
 def work(
@@ -68,7 +84,7 @@ def sweep() -> None:
 def up(
     queues: Annotated[str | None, typer.Option(help="Queues to serve: all that this installation can.")] = None,
 ) -> None:
-    """Run listener, workers and sweep on this machine, in the foreground.
+    """Run listener, workers, sweep and, where it is enabled, the HTTP server on this machine, in the foreground.
 
     Example: reticula up
     """
@@ -81,6 +97,7 @@ def up(
     app.database.dispose()
     children = [
         Child("listener", processes.command("listen")),
+        *([Child("HTTP server", processes.command("serve"))] if app.settings.http.enabled else []),
         Child("sweep", processes.command("sweep")),
         *(
             Child(
