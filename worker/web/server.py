@@ -38,7 +38,7 @@ class HttpServer:
         class Connection(_Connection):
             longest_wait, most = header_seconds, connections
 
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 http=Connection,
@@ -86,6 +86,15 @@ class HttpServer:
         self._server.config.timeout_graceful_shutdown = max(1, int(grace_seconds))
         self._server.should_exit = True
         self._thread.join(grace_seconds + 2)
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What did not end within the grace, and clients that never answer the end of TLS.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 class _Connection(H11Protocol):
