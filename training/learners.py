@@ -126,7 +126,7 @@ class LastLayerLearner:
     def expected_seconds(self, indices: Indices, trained: Indices, learned_from: int) -> float:
         """Return about how long the missing features will take; the fits themselves take seconds."""
         missing = self._cache.missing(self.requests(indices, trained))
-        return len(missing) * self._cache.seconds_a_view(missing[:1]) if missing else 0.0
+        return self._cache.expected_seconds(missing) if missing else 0.0
 
     def fit(
         self,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from scipy.stats import binomtest, rankdata
+from sklearn.metrics import confusion_matrix
 
 from models.verdict import INDETERMINATE
 from training.calibration import expected_calibration_error
@@ -140,8 +140,16 @@ def area_under_curve(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> 
     if len(np.unique(labels)) < classes:
         return float("nan")
     if classes == 2:
-        return float(roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
-    return float(roc_auc_score(labels, softmax(logits, axis=1), multi_class="ovr"))
+        return _area(logits[:, 1] - logits[:, 0], labels == 1)
+    scores = softmax(logits, axis=1)
+    return float(np.mean([_area(scores[:, label], labels == label) for label in range(classes)]))
+
+
+def _area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Area by the sum of ranks (Mann & Whitney 1947): a bootstrap needs it a thousand times, and sklearn takes 4 ms."""
+    count = int(positive.sum())
+    above = rankdata(scores)[positive].sum() - count * (count + 1) / 2
+    return float(above / (count * (len(scores) - count)))
 
 
 def _balanced_accuracy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

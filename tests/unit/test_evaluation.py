@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax
-from sklearn.metrics import brier_score_loss
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from models.familiarity import Familiarity, load_familiarity
 from models.verdict import OperatingPoint
@@ -161,6 +161,10 @@ def test_the_area_is_that_of_pairs() -> None:
     three = np.eye(3)[[0, 1, 2, 2]] * 5
     assert area_under_curve(three, np.array([0, 1, 2, 2])) == 1.0
     assert np.isnan(area_under_curve(three, np.array([0, 1, 1, 1])))
+    rng = np.random.default_rng(0)
+    logits, labels = rng.integers(0, 4, (200, 3)).astype(float), rng.integers(0, 3, 200)  # with ties
+    expected = roc_auc_score(labels, softmax(logits, axis=1), multi_class="ovr")
+    assert area_under_curve(logits, labels) == pytest.approx(expected)
 
 
 def test_distances_tell_strangers_from_the_exams_of_training(tmp_path: object) -> None:
