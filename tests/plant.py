@@ -13,14 +13,8 @@ from training.phantom import PhantomExam
 from worker.application import Application
 from worker.database import Database, now
 from worker.listing import show_exam
-from worker.settings import (
-    DestinationSettings,
-    DimseSettings,
-    ListenerSettings,
-    PeerSettings,
-    PrivacySettings,
-    Settings,
-)
+from worker.sections import DestinationSettings, DimseSettings, ListenerSettings, PeerSettings, PrivacySettings
+from worker.settings import Settings
 from worker.tables import Delivery
 
 

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from worker.database import Database
 from worker.registry import Registry
-from worker.settings import AuthSettings, DestinationSettings, DicomwebSettings, HttpTlsSettings, Settings, TlsSettings
+from worker.sections import AuthSettings, DestinationSettings, DicomwebSettings, HttpTlsSettings, TlsSettings
+from worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

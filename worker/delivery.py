@@ -20,7 +20,7 @@ from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.reports import NotAtHandError, ReportStore
-from worker.settings import DestinationSettings, DimseSettings
+from worker.sections import DestinationSettings, DimseSettings
 from worker.states import DeliveryState, State
 from worker.tables import SR, Delivery, Report, Series
 

@@ -9,7 +9,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from worker.errors import SettingsError
-from worker.settings import DimseSettings, Settings, config_file
+from worker.sections import DimseSettings
+from worker.settings import Settings, config_file
 
 
 def read_secret(path: Path) -> str:

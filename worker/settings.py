@@ -4,18 +4,9 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    IPvAnyAddress,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,189 +15,23 @@ from pydantic_settings import (
 )
 
 from worker.errors import SettingsError
+from worker.sections import (
+    AuditSettings,
+    DestinationSettings,
+    HttpSettings,
+    ListenerSettings,
+    PeerSettings,
+    PrivacySettings,
+    RetentionSettings,
+    SelectionSettings,
+    TrainingSettings,
+    WorkerSettings,
+)
 
 CONFIG_VARIABLE = "RETICULA_CONFIG"
 SUPERVISOR_VARIABLE = "RETICULA_SUPERVISOR"
 _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, SUPERVISOR_VARIABLE})
 DEFAULT_CONFIG = Path("reticula.toml")
-
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*)$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TlsSettings(_Section):
-    """PEM files for DICOM over TLS: our certificate and its key, and the authorities that we believe."""
-
-    certificate: Path
-    key: Path
-    authorities: Path
-
-
-class ListenerSettings(_Section):
-    """`[listener]`: who we are on the wire, what one peer may cost, and when a series is complete."""
-
-    ae_title: AETitle = "RETICULA"
-    host: str = "127.0.0.1"
-    port: Port = 11112
-    quiet_seconds: float = Field(default=30, gt=0)
-    max_wait_seconds: float = Field(default=1800, gt=0)
-    max_associations: int = Field(default=32, ge=1)
-    max_associations_per_peer: int = Field(default=16, ge=1)
-    max_pdu_bytes: int = Field(default=1 << 20, ge=1 << 14)
-    max_instance_mb: int = Field(default=1024, ge=1)
-    negotiation_seconds: float = Field(default=15, gt=0)
-    idle_seconds: float = Field(default=60, gt=0)
-    min_free_mb: int = Field(default=1024, ge=0)
-    conflicts: Literal["aside", "refuse", "revise"] = "aside"
-    aside_days: int = Field(default=14, ge=0)
-    tls: TlsSettings | None = None
-
-
-class HttpTlsSettings(_Section):
-    """PEM files for HTTPS: our certificate and its key; with authorities every client must show a certificate."""
-
-    certificate: Path
-    key: Path
-    authorities: Path | None = None
-
-
-class AccountSettings(_Section):
-    """`[[http.accounts]]`: who may ask over HTTP, by a bearer token, here or in a file."""
-
-    name: Name
-    token: SecretStr | None = None
-    token_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_token(self) -> "AccountSettings":
-        if (self.token is None) == (self.token_file is None):
-            raise ValueError("needs a token, here or in a file")
-        return self
-
-
-class HttpSettings(_Section):
-    """`[http]`: instances by STOW-RS. Limits and rules are those of `[listener]`."""
-
-    enabled: bool = False
-    host: str = "127.0.0.1"
-    port: Port = 11180
-    max_requests: int = Field(default=16, ge=1)
-    accounts: tuple[AccountSettings, ...] = ()
-    tls: HttpTlsSettings | None = None
-
-    @field_validator("accounts")
-    @classmethod
-    def _distinct(cls, value: tuple[AccountSettings, ...]) -> tuple[AccountSettings, ...]:
-        if len({account.name for account in value}) < len(value):
-            raise ValueError("each account needs a name of its own")
-        return value
-
-
-class SelectionSettings(_Section):
-    """`[selection]`: which series are classified."""
-
-    min_slices: int = Field(default=10, ge=1)
-
-
-class WorkerSettings(_Section):
-    """`[worker]`: how long a worker may hold an exam without a sign, and how much memory it may take."""
-
-    lease_seconds: float = Field(default=120, ge=5)
-    memory_mb: int = Field(default=4096, ge=1024)
-    stuck_seconds: float = Field(default=180, ge=5)
-
-
-class RetentionSettings(_Section):
-    """`[retention]`: after how many days the pixels of a reported exam go; None keeps them."""
-
-    pixels_days: int | None = Field(default=None, ge=1)
-
-
-class PrivacySettings(_Section):
-    """`[privacy]`: the file with the key under which SQL hashes who a patient is; None keeps it as the header says."""
-
-    key_file: Path | None = None
-
-
-class AuditSettings(_Section):
-    """`[audit]`: the syslog server that takes the audit trail as DICOM audit messages, by UDP or, with `tls`, TLS."""
-
-    host: str | None = None
-    port: Port = 514
-    tls: TlsSettings | None = None
-
-
-class TrainingSettings(_Section):
-    """`[training]`: the data that models are trained on, and where they start."""
-
-    dataset: Path | None = None
-    weights: Path | None = None
-
-
-class PeerSettings(_Section):
-    """`[[peers]]`: who may connect."""
-
-    ae_title: AETitle
-    address: IPvAnyAddress
-    port: Port | None = None
-
-
-class DimseSettings(_Section):
-    """`[[destinations]]` of kind `dimse`: a PACS reached by C-STORE."""
-
-    name: Name
-    kind: Literal["dimse"]
-    required: bool = True
-    host: str
-    port: Port
-    ae_title: AETitle
-    calling_ae: AETitle = "RETICULA"
-    commitment: bool = False
-    tls: TlsSettings | None = None
-
-
-class AuthSettings(_Section):
-    """Credentials of a DICOMweb destination: user and password, or a bearer token, here or in a file."""
-
-    user: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    token: SecretStr | None = None
-    token_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "AuthSettings":
-        passwords = (self.password is not None) + (self.password_file is not None)
-        tokens = (self.token is not None) + (self.token_file is not None)
-        if (self.user is not None, passwords, tokens) not in ((True, 1, 0), (False, 0, 1)):
-            raise ValueError("needs either user and password, or a token; password and token here or in a file")
-        return self
-
-
-class DicomwebSettings(_Section):
-    """`[[destinations]]` of kind `dicomweb`: a PACS reached by STOW-RS."""
-
-    name: Name
-    kind: Literal["dicomweb"]
-    required: bool = True
-    url: str = Field(pattern=r"^https?://")
-    auth: AuthSettings | None = None
-    verify: bool | Path = True
-
-    @field_validator("url")
-    @classmethod
-    def _without_credentials(cls, value: str) -> str:
-        if "@" in value.split("/")[2]:
-            raise ValueError("must hold no user and password, since it is shown: give them as auth")
-        return value
-
-
-DestinationSettings = Annotated[DimseSettings | DicomwebSettings, Field(discriminator="kind")]
 
 
 class Settings(BaseSettings):

@@ -36,7 +36,7 @@ from tests.plant import Plant, files
 from tests.servers import Orthanc, free_port, wait_for
 from training.phantom import PhantomExam
 from worker.database import Database
-from worker.settings import DimseSettings, PeerSettings
+from worker.sections import DimseSettings, PeerSettings
 
 Phantoms = tuple[Path, list[PhantomExam]]
 Results = queue.SimpleQueue[CommitmentResult]

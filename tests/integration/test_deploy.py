@@ -12,7 +12,8 @@ import yaml
 from tests.conftest import CHECKOUT
 from tests.servers import need
 from worker.queues import QUEUES
-from worker.settings import DimseSettings, load_settings
+from worker.sections import DimseSettings
+from worker.settings import load_settings
 
 DEPLOY = CHECKOUT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())

@@ -22,7 +22,7 @@ from worker.database import Database
 from worker.errors import SettingsError
 from worker.logs import DiscreetFormatter
 from worker.privacy import Identities
-from worker.settings import PrivacySettings
+from worker.sections import PrivacySettings
 from worker.tables import Base, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from worker.errors import SettingsError
-from worker.settings import DicomwebSettings, DimseSettings, load_settings
+from worker.sections import DicomwebSettings, DimseSettings
+from worker.settings import load_settings
 
 
 def test_defaults_are_those_of_the_contract() -> None:
