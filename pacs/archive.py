@@ -16,9 +16,9 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def has_room(self) -> bool:
+    def objection(self) -> str | None:
         """An archive for demonstrations looks at no watermark."""
-        return True
+        return None
 
     def store(self, instance: ReceivedInstance) -> Stored:
         """Keep an instance; the first with a UID stays."""

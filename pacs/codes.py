@@ -217,6 +217,17 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Completude da série",
         "Completitud de la serie",
     ),
+    ("SCOPE", PRIVATE_SCHEME): ("Indication", "Indicação", "Indicación"),
+    ("not_confirmed", PRIVATE_SCHEME): (
+        "Systemic sclerosis was not confirmed",
+        "Esclerose sistêmica não confirmada",
+        "Esclerosis sistémica no confirmada",
+    ),
+    ("by_rule", PRIVATE_SCHEME): (
+        "Chosen by a rule of the hospital",
+        "Escolhido por uma regra do hospital",
+        "Elegido por una regla del hospital",
+    ),
     ("REASON", PRIVATE_SCHEME): (
         "Reason of abstention",
         "Motivo da abstenção",

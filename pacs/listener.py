@@ -166,8 +166,9 @@ class Listener:
             return _NOT_A_PEER, "not among the peers"
         if called != self._ae_title:
             return _NOT_OUR_TITLE, f"it calls {called!r}, which is not our AE title"
-        if not self._store.has_room():
-            return _NO_ROOM, "the disk is nearly full"
+        reason = self._store.objection()
+        if reason is not None:
+            return _NO_ROOM, reason
         with self._lock:
             self._open = {each: known for each, known in self._open.items() if each.is_alive()}
             of_peer = [each for each in self._open.values() if each.peer == requestor.peer]

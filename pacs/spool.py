@@ -75,8 +75,8 @@ class InstanceStore(Protocol):
         """Keep the instance."""
         ...
 
-    def has_room(self) -> bool:
-        """Whether there is room for more; asked before a sender begins."""
+    def objection(self) -> str | None:
+        """Why nothing more is taken now, None where it is; asked before a sender begins."""
         ...
 
 
@@ -104,11 +104,13 @@ class Spool:
     """The spool in `root`; several processes may store into it at once.
 
     min_free: bytes of the disk below which no new sender is taken. Half of them are kept free from those that are under
-    way, for the database, reports and logs.
+    way, for the database, reports and logs. closed: while this file is there no new sender is taken either.
     """
 
-    def __init__(self, root: Path, *, min_free: int = 0, on_conflict: OnConflict = OnConflict.ASIDE) -> None:
-        self.root = root
+    def __init__(
+        self, root: Path, *, min_free: int = 0, on_conflict: OnConflict = OnConflict.ASIDE, closed: Path | None = None
+    ) -> None:
+        self.root, self._closed = root, closed
         self._min_free, self._on_conflict = min_free, on_conflict
         # Folders whose names are known to be durable, those of their parents too.
         self._durable: set[Path] = set()
@@ -146,9 +148,13 @@ class Spool:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def has_room(self) -> bool:
-        """Whether the disk has room for another sender."""
-        return not self._min_free or self._free() >= self._min_free
+    def objection(self) -> str | None:
+        """Why no other sender is taken now: there is too little room, or an administrator closed the intake."""
+        if self._closed is not None and self._closed.exists():
+            return "the intake is closed by an administrator"
+        if self._min_free and self._free() < self._min_free:
+            return "the disk is nearly full"
+        return None
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free

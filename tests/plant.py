@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Plant:
         destinations: tuple[DestinationSettings, ...] = (),
         peers: tuple[PeerSettings, ...] = (),
         privacy: PrivacySettings | None = None,
+        more: Mapping[str, Any] | None = None,
         **listener: Any,
     ) -> None:
         destination = DimseSettings(name="pacs", kind="dimse", host="127.0.0.1", port=archive_port, ae_title="ARCHIVE")
@@ -40,6 +42,7 @@ class Plant:
             destinations=destinations or (destination,),
             peers=peers,
             privacy=privacy or PrivacySettings(),
+            **(more or {}),
         )
         self.app = Application(self.settings)
         self.app.__dict__["database"] = database

@@ -14,6 +14,7 @@ from worker.database import Database
 from worker.registry import Registry
 from worker.sections import AuthSettings, DestinationSettings, DicomwebSettings, HttpTlsSettings, TlsSettings
 from worker.settings import Settings
+from worker.switches import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from worker.delivery import DeliveryStage
     from worker.journal import Journal
     from worker.privacy import Identities
+    from worker.rules import Preference, Rules
     from worker.stages import ClassificationStage
     from worker.sweep import Sweep
     from worker.web.server import HttpServer
@@ -66,7 +68,18 @@ class Application:
             self.settings.data_dir / "spool",
             min_free=listener.min_free_mb << 20,
             on_conflict=OnConflict(listener.conflicts),
+            closed=self.intake_switch.path,
         )
+
+    @cached_property
+    def work_switch(self) -> Switch:
+        """Stops classification and delivery."""
+        return Switch(self.settings.data_dir / "stopped" / "work")
+
+    @cached_property
+    def intake_switch(self) -> Switch:
+        """Stops the intake."""
+        return Switch(self.settings.data_dir / "stopped" / "intake")
 
     @cached_property
     def identities(self) -> "Identities":
@@ -75,6 +88,21 @@ class Application:
 
         key_file = self.settings.privacy.key_file
         return Identities() if key_file is None else Identities.from_file(key_file)
+
+    @cached_property
+    def rules(self) -> "Rules":
+        """Which exams are taken, and which go ahead."""
+        from worker.rules import Rule, Rules
+
+        return Rules([Rule(**rule.model_dump()) for rule in self.settings.rules])
+
+    @cached_property
+    def preference(self) -> "Preference":
+        """Which series speaks for a study."""
+        from worker.rules import Preference
+
+        selection = self.settings.selection
+        return Preference(selection.prefer_kernels, keep_others=selection.others == "keep")
 
     @cached_property
     def journal(self) -> "Journal":
@@ -195,11 +223,14 @@ class Application:
             self.journal,
             self.commitments,
             self.identities,
+            self.rules,
+            self.work_switch,
             self.audit_relay,
         )
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
         """The stage that classifies; it calls `alive` while slices come through."""
+        from worker.choice import Choice
         from worker.stages import ClassificationStage
 
         return ClassificationStage(
@@ -208,6 +239,8 @@ class Application:
             self.settings.data_dir,
             min_slices=self.settings.selection.min_slices,
             identities=self.identities,
+            choice=Choice(self.database, self.rules, self.preference, self.identities),
+            shadow=self.settings.delivery.shadow,
             lease=timedelta(seconds=self.settings.worker.lease_seconds),
             alive=alive,
         )

@@ -35,6 +35,7 @@ _OF_SERIES = ("series", "exam ", "delivery", "pixels", "retry", "resend", "repro
 _EVENTS: tuple[tuple[str, dicom.Code, dicom.Code | None, str, int], ...] = (
     ("application started", dicom.APPLICATION_ACTIVITY, dicom.APPLICATION_START, "E", dicom.SUCCESS),
     ("application stopped", dicom.APPLICATION_ACTIVITY, dicom.APPLICATION_STOP, "E", dicom.SUCCESS),
+    ("application", dicom.APPLICATION_ACTIVITY, None, "E", dicom.SUCCESS),
     ("association rejected", dicom.SECURITY_ALERT, dicom.NODE_AUTHENTICATION, "E", dicom.MINOR_FAILURE),
     ("association received", dicom.INSTANCES_TRANSFERRED, None, "C", dicom.SUCCESS),
     ("instance conflict", dicom.SECURITY_ALERT, dicom.OBJECT_ATTRIBUTES_CHANGED, "E", dicom.MINOR_FAILURE),

@@ -233,10 +233,13 @@ def unprepared(destinations: Sequence[str]) -> Any:
         earlier.study_id == Series.study_id,
         earlier.revision < Series.revision,
         earlier.state == State.CLASSIFIED,
+        ~earlier.shadow,
         ~exists().where(Report.series_id == earlier.id),
     )
     ready = or_(Series.not_before.is_(None), Series.not_before <= now())
-    return and_(Series.state == State.CLASSIFIED, ready, first, or_(~has_report, rows < len(destinations)))
+    return and_(
+        Series.state == State.CLASSIFIED, ~Series.shadow, ready, first, or_(~has_report, rows < len(destinations))
+    )
 
 
 def due() -> Any:

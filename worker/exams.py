@@ -25,6 +25,7 @@ RETRY_AFTER = timedelta(seconds=20)
 # An urgent exam counts as queued so much earlier: it passes, but a routine one that waited as long goes first.
 URGENT_HEAD_START = timedelta(minutes=30)
 _LONGEST_REASON = 500
+NOT_PREFERRED = "not_preferred"
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,31 @@ class Claim:
     attempts: int
 
 
-def claim(database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE) -> Claim | None:
-    """Take the exam that comes next, or None where none waits."""
+def waiting(moment: datetime, *, together: bool) -> Any:
+    """Return the condition for an exam that can be claimed at a moment.
+
+    together: not while another series of its study still comes in, for that one may speak for the study.
+    """
+    due = or_(Series.not_before.is_(None), Series.not_before <= moment)
+    if not together:
+        return and_(Series.state == State.QUEUED, due)
+    other = aliased(Series)
+    coming = exists().where(
+        other.study_id == Series.study_id, other.series_uid != Series.series_uid, other.state == State.RECEIVING
+    )
+    return and_(Series.state == State.QUEUED, due, ~coming)
+
+
+def claim(
+    database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE, *, together: bool = False
+) -> Claim | None:
+    """Take the exam that comes next, or None where none waits. together: as for `waiting`."""
     with database.write() as session:
         while True:
             moment = now()
-            due = or_(Series.not_before.is_(None), Series.not_before <= moment)
             next_id = session.scalar(
                 select(Series.id)
-                .where(Series.state == State.QUEUED, due)
+                .where(waiting(moment, together=together))
                 .order_by(Series.precedence, Series.id)
                 .limit(1)
             )
@@ -117,6 +134,22 @@ def finish(session: Session, held: Claim, state: State, code: str | None = None,
     if not _update(session, update(Series).where(*_mine(held)).values(**values)):
         raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
     audit.record(session, f"series {state}", held.series_uid, revision=held.revision, reason_code=code)
+    if state in (State.REJECTED, State.FAILED) and code != NOT_PREFERRED:
+        _call_others(session, session.get_one(Series, held.series_id))
+
+
+def _call_others(session: Session, series: Series) -> None:
+    """Queue again what was set aside because of a series that, as it turns out, does not speak for its study."""
+    aside = select(Series).where(
+        Series.study_id == series.study_id,
+        Series.series_uid != series.series_uid,
+        Series.state == State.REJECTED,
+        Series.reason_code == NOT_PREFERRED,
+        latest_revisions(),
+    )
+    for other in session.scalars(aside.with_for_update()):
+        other.reason_code = other.reason = None
+        queue(session, other, Completeness(other.completeness or Completeness.QUIET_PERIOD))
 
 
 def give_up(database: Database, held: Claim, code: str, reason: str) -> None:
@@ -160,6 +193,8 @@ def release_expired(database: Database) -> int:
             series.state = State.FAILED if series.attempts >= MAX_ATTEMPTS else State.QUEUED
             series.lease_owner = series.lease_until = series.woken_at = None
             audit.record(session, f"series {series.state}", series.series_uid, reason_code="worker_died")
+            if series.state == State.FAILED:
+                _call_others(session, series)
         return len(expired)
 
 
@@ -197,6 +232,7 @@ def resend(database: Database, series_uid: str, *, actor: str) -> Series:
         if series.classification is None:
             raise WorkerError(f"Series {series_uid} is {series.state}: it has no report to send.")
         _reset_deliveries(session, series, list(DeliveryState))
+        series.shadow = False  # somebody wants it sent
         series.state, series.reason_code, series.reason, series.reported_at = (
             State.CLASSIFIED,
             None,
@@ -236,6 +272,9 @@ def next_revision(series: Series, received_at: datetime, last_instance_at: datet
         patient_issuer=series.patient_issuer,
         patient_name=series.patient_name,
         sender=series.sender,
+        description=series.description,
+        kernel=series.kernel,
+        thickness_mm=series.thickness_mm,
         urgent=series.urgent,
         instance_count=series.instance_count,
         pixels_removed_at=series.pixels_removed_at,

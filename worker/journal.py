@@ -38,6 +38,10 @@ class Journal:
             {name: value for name, value in detail.items() if value},
         )
 
+    def note(self, actor: str, action: str, subject: str) -> None:
+        """Keep what somebody did."""
+        self._keep(actor, action, subject, {})
+
     def application(self, actor: str, happened: str, name: str) -> None:
         """Keep that a process has started or stopped."""
         self._keep(actor, f"application {happened}", name, {})

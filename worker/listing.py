@@ -37,6 +37,9 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     shown["verdict_reason"] = (classification.verdict_reason or None) if classification else None
     shown["distance"] = classification.distance if classification else None
     shown["label"] = labels.current(session).get(series_uid)
+    shown["description"], shown["kernel"] = series.description or None, series.kernel or None
+    shown["thickness_mm"], shown["urgent"] = series.thickness_mm, series.urgent
+    shown["scope_rule"], shown["shadow"] = series.scope_rule, series.shadow
     shown["notes"] = [] if classification is None else classification.notes
     shown["slices"] = [_slice(image) for image in slices]
     shown["deliveries"] = [_delivery(row) for row in deliveries]

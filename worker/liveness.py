@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from billiard.process import active_children
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, select
 
+from worker import exams
 from worker.database import now
 from worker.errors import UnavailableError
 from worker.queues import CLASSIFY, DELIVER
 from worker.settings import SUPERVISOR_VARIABLE
-from worker.states import State
 from worker.tables import Classification, Delivery, Series
 
 if TYPE_CHECKING:
@@ -99,10 +99,12 @@ class Watch:
 
         before = now() - timedelta(seconds=self._seconds)
         app = self._application
+        if app.work_switch.is_stopped():
+            return False
         with app.database.read() as session:
             if CLASSIFY in self._queues and app.registry.active(session) is not None:
-                ready = or_(Series.not_before.is_(None), Series.not_before <= before)
-                queued = select(Series.id).where(Series.state == State.QUEUED, Series.queued_at <= before, ready)
+                ready = exams.waiting(before, together=app.settings.selection.others == "keep")
+                queued = select(Series.id).where(Series.queued_at <= before, ready)
                 if session.scalar(queued.limit(1)) is not None:
                     return True
             if DELIVER in self._queues:

@@ -13,12 +13,13 @@ from models.errors import ModelError
 from pacs.errors import PacsError
 from training.errors import TrainingError
 from worker import console
-from worker.commands import database, exams, models
+from worker.commands import database, exams, models, rules
 from worker.commands.backup import backup, restore
 from worker.commands.check import check
 from worker.commands.compare import compare
 from worker.commands.demo import demo
 from worker.commands.evaluate import evaluate
+from worker.commands.pause import drain, pause, resume
 from worker.commands.phantom import phantom
 from worker.commands.retrain import retrain
 from worker.commands.serve import listen, serve, sweep, up, work
@@ -36,11 +37,13 @@ app = typer.Typer(
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
 for command in (
-    demo, up, listen, serve, work, sweep, check, backup, restore, phantom, train, evaluate, compare, retrain,
+    demo, up, listen, serve, work, sweep, pause, drain, resume, check, backup, restore, phantom, train, evaluate,
+    compare, retrain,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(exams.app, name="exams")
 app.add_typer(models.app, name="models")
+app.add_typer(rules.app, name="rules")
 app.add_typer(database.app, name="db")
 
 

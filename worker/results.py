@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta, timezone
 from typing import Any
 
-from sqlalchemy import case, exists, insert, select
+from sqlalchemy import and_, case, exists, insert, or_, select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
@@ -92,6 +92,7 @@ def reported_exam(
         algorithm=_algorithm(row),
         classified_at=row.classified_at.astimezone(_zone(header, row)),
         predecessor=_predecessor(session, series),
+        scope_rule=series.scope_rule,
         language=language,
         final=final,
     )
@@ -184,18 +185,28 @@ def _zone(header: SeriesHeader, row: Classification) -> timezone:
 
 
 def _predecessor(session: Session, series: Series) -> Predecessor | None:
-    """The report of the latest earlier revision that has one, in the SOP class in which a PACS took it."""
+    """The report of the latest earlier revision that has one, in the SOP class in which a PACS took it.
+
+    Of a series that speaks for its study instead of one that was reported before: the report of that one.
+    """
     delivered = exists().where(Delivery.sop_uid == Report.sop_uid, Delivery.state == DeliveryState.DELIVERED)
     found = session.execute(
-        select(Report.sop_class_uid, Report.sop_uid)
+        select(Report.sop_class_uid, Report.sop_uid, Series.series_uid)
         .join(Series, Series.id == Report.series_id)
         .where(
-            Series.series_uid == series.series_uid,
-            Series.study_id == series.study_id,
-            Series.revision < series.revision,
+            or_(
+                and_(
+                    Series.series_uid == series.series_uid,
+                    Series.study_id == series.study_id,
+                    Series.revision < series.revision,
+                ),
+                Series.id == series.instead_of_id,
+            ),
             Report.object == SR,
         )
-        .order_by(Series.revision.desc(), case((delivered, 0), else_=1), Report.id)
+        .order_by(
+            Series.series_uid != series.series_uid, Series.revision.desc(), case((delivered, 0), else_=1), Report.id
+        )
         .limit(1)
     ).first()
-    return None if found is None else Predecessor(found.sop_class_uid, found.sop_uid)
+    return None if found is None else Predecessor(*found)

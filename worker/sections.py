@@ -82,10 +82,49 @@ class HttpSettings(_Section):
         return value
 
 
+# Kernels that show lungs, as manufacturers name them: Siemens, Philips, GE, Canon.
+_LUNG_KERNELS = (
+    "B5*", "B6*", "B7*", "B8*", "Bl5*", "Bl6*", "Br5*", "Br6*", "I5*", "I7*", "YA", "YB", "YC", "YD", "L", "*LUNG*",
+    "EDGE", "BONEPLUS", "FC5*", "FC8*",
+)  # fmt: skip
+
+
 class SelectionSettings(_Section):
-    """`[selection]`: which series are classified."""
+    """`[selection]`: which series are classified, and which of a study speaks for it."""
 
     min_slices: int = Field(default=10, ge=1)
+    prefer_kernels: tuple[str, ...] = _LUNG_KERNELS
+    others: Literal["keep", "classify"] = "keep"
+
+
+class RuleSettings(_Section):
+    """`[[rules]]`: which exams are taken, left, or put ahead; see `worker.rules`."""
+
+    name: Name
+    does: Literal["scope", "exclude", "urgent"]
+    patients: tuple[str, ...] = ()
+    patients_file: Path | None = None
+    codes: tuple[str, ...] = ()
+    descriptions: tuple[str, ...] = ()
+    senders: tuple[AETitle, ...] = ()
+    body_parts: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    min_thickness_mm: float | None = Field(default=None, gt=0)
+    max_thickness_mm: float | None = Field(default=None, gt=0)
+    min_slices: int | None = Field(default=None, ge=1)
+    max_slices: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> "RuleSettings":
+        if not self.model_fields_set - {"name", "does"}:
+            raise ValueError("needs a condition: without one it would match everything")
+        return self
+
+
+class DeliverySettings(_Section):
+    """`[delivery]`: with `shadow` exams are classified and stored, and nothing is sent."""
+
+    shadow: bool = False
 
 
 class WorkerSettings(_Section):

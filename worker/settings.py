@@ -17,12 +17,14 @@ from pydantic_settings import (
 from worker.errors import SettingsError
 from worker.sections import (
     AuditSettings,
+    DeliverySettings,
     DestinationSettings,
     HttpSettings,
     ListenerSettings,
     PeerSettings,
     PrivacySettings,
     RetentionSettings,
+    RuleSettings,
     SelectionSettings,
     TrainingSettings,
     WorkerSettings,
@@ -54,11 +56,13 @@ class Settings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     http: HttpSettings = HttpSettings()
     selection: SelectionSettings = SelectionSettings()
+    delivery: DeliverySettings = DeliverySettings()
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()
     privacy: PrivacySettings = PrivacySettings()
     audit: AuditSettings = AuditSettings()
     training: TrainingSettings = TrainingSettings()
+    rules: tuple[RuleSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
 
@@ -73,6 +77,13 @@ class Settings(BaseSettings):
         names = [destination.name for destination in value]
         if len(set(names)) < len(names):
             raise ValueError("each destination needs a name of its own")
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _named_once(cls, value: tuple[RuleSettings, ...]) -> tuple[RuleSettings, ...]:
+        if len({rule.name for rule in value}) < len(value):
+            raise ValueError("each rule needs a name of its own")
         return value
 
     @field_validator("database_url")

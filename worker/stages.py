@@ -11,8 +11,8 @@ from models.classifier import Classifier
 from models.errors import ModelError
 from pacs.discreet import said
 from pacs.errors import Rejected
-from pacs.series import SeriesHeader
 from worker import exams, results
+from worker.choice import Choice, Chosen
 from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
 from worker.errors import LeaseLostError, UnavailableError
@@ -20,7 +20,7 @@ from worker.exams import Claim
 from worker.privacy import Identities
 from worker.registry import Registry
 from worker.states import State
-from worker.tables import ModelVersion
+from worker.tables import ModelVersion, Series
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ class ClassificationStage:
         *,
         min_slices: int,
         identities: Identities,
+        choice: Choice,
+        shadow: bool = False,
         lease: timedelta = exams.LEASE,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
@@ -57,6 +59,7 @@ class ClassificationStage:
         self._registry = registry
         self._data_dir = data_dir
         self._min_slices, self._identities = min_slices, identities
+        self._choice, self._shadow = choice, shadow
         self._loaded: tuple[ModelVersion, Classifier] | None = None
         self._broken = ""  # the sha256 that was last complained of
 
@@ -66,7 +69,7 @@ class ClassificationStage:
         if loaded is None:
             return False
         model, classifier = loaded
-        held = exams.claim(self._database, self._data_dir, owner, self._lease)
+        held = exams.claim(self._database, self._data_dir, owner, self._lease, together=self._choice.together)
         if held is None:
             return False
         logger.info("Series %s revision %d: %d instances.", held.series_uid, held.revision, len(held.paths))
@@ -89,21 +92,14 @@ class ClassificationStage:
         return True
 
     def _run(self, held: Claim, classifier: Classifier, model: ModelVersion) -> None:
-        def check_header(header: SeriesHeader) -> None:
-            with self._database.read() as session:
-                conflict = exams.patient_conflict(
-                    session, held, header.patient, self._identities.patient(header.patient)
-                )
-            if conflict is not None:
-                raise Rejected("patient_conflict", conflict)
-
+        chosen: list[Chosen] = []
         try:
             _need_files(held)
             result = classify_series(
                 held.paths,
                 classifier,
                 min_slices=self._min_slices,
-                check_header=check_header,
+                check_header=lambda header: chosen.append(self._choice.choose(held, header)),
                 alive=lambda: self._keep(held),
                 alive_seconds=self._lease.total_seconds() / 4,
                 careful=held.attempts > 1,
@@ -113,7 +109,7 @@ class ClassificationStage:
                 exams.finish(session, held, State.REJECTED, error.code, str(error))
             logger.info("Series %s rejected (%s).", held.series_uid, error.code)
             return
-        self._store(held, result, classifier, model)
+        self._store(held, result, classifier, model, chosen[0])
         logger.info(
             "Series %s: %s, %d of %d slices in %.1f s.",
             held.series_uid,
@@ -131,12 +127,17 @@ class ClassificationStage:
         except UnavailableError as error:
             logger.warning("%s The exam goes on.", error)
 
-    def _store(self, held: Claim, result: ClassifiedExam, classifier: Classifier, model: ModelVersion) -> None:
+    def _store(
+        self, held: Claim, result: ClassifiedExam, classifier: Classifier, model: ModelVersion, chosen: Chosen
+    ) -> None:
         """Store a result; a database that is away is waited for, as long as the lease may hold."""
         deadline = time.monotonic() + held.lease.total_seconds() / 2
         while True:
             try:
                 with self._database.write() as session:
+                    series = session.get_one(Series, held.series_id)
+                    series.scope_rule, series.instead_of_id = chosen.scope_rule, chosen.instead_of
+                    series.shadow = self._shadow
                     results.store(
                         session, held, result, classifier.bundle, model, self._identities.header(result.header)
                     )

@@ -5,7 +5,7 @@ Until a series is queued the spool is the truth: a sweep that starts with an emp
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from pacs.discreet import said
+from pacs.facts import SeriesFacts, read_facts
 from pacs.head import read_head
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
@@ -28,8 +29,10 @@ from worker.journal import Journal
 from worker.privacy import Identities
 from worker.queues import CLASSIFY, DELIVER, TRAINING
 from worker.registry import Registry
+from worker.rules import Rules
 from worker.settings import Settings
 from worker.states import Completeness, State
+from worker.switches import Switch
 from worker.tables import Delivery, Instance, Series, Study, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,6 @@ _HOUSEKEEPING_SECONDS = 3600.0
 # A folder that changed so recently may change again within the resolution of its time stamp.
 _SETTLED_NS = 2_000_000_000
 _URGENT = frozenset({"STAT", "HIGH"})
-_SENDER_TAG = "SourceApplicationEntityTitle"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class _Known:
         return [instance for instance in instances if instance.path.name not in self.names]
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What the first instance of a series says."""
+
+    header: SeriesHeader
+    facts: SeriesFacts
+
+
 class Sweep:
     """One sweep; several at once do no harm, but one is enough."""
 
@@ -68,6 +78,8 @@ class Sweep:
         journal: Journal,
         commitments: CommitmentInbox,
         identities: Identities,
+        rules: Rules,
+        work_switch: Switch,
         audit_relay: AuditRelay | None,
     ) -> None:
         self._settings = settings
@@ -76,7 +88,7 @@ class Sweep:
         self._registry = registry
         self._broker = broker
         self._journal, self._commitments, self._identities = journal, commitments, identities
-        self._audit_relay = audit_relay
+        self._rules, self._work_switch, self._audit_relay = rules, work_switch, audit_relay
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
         self._troubled: set[Path] = set()
@@ -155,11 +167,12 @@ class Sweep:
         spooled: SpooledSeries,
         series: Series | None,
         new: list[SpooledInstance],
-        header: tuple[SeriesHeader, str] | None,
+        header: "_Head | None",
     ) -> Series | None:
         """Return the revision that takes the new instances, made where need be; None while a worker has the exam."""
         if series is None:
-            series = _first_revision(session, spooled, new, header)
+            urgent = header is not None and self._rules.scope(header.facts).urgent_by is not None
+            series = _first_revision(session, spooled, new, header, urgent=urgent)
             session.add(series)
             return series
         if series.state == State.RECEIVING:
@@ -206,21 +219,23 @@ class Sweep:
         if training_runs.release_expired(self._database):
             logger.warning("A retraining was taken back from a process that died or hung.")
 
-    def _header(self, instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
-        """Return what SQL keeps of the header of new instances, and who sent them."""
+    def _header(self, instances: list[SpooledInstance]) -> "_Head | None":
+        """Return what SQL keeps of the header of new instances, and what rules ask of them."""
         found = _first_header(instances)
-        return None if found is None else (self._identities.header(found[0]), found[1])
+        return None if found is None else replace(found, header=self._identities.header(found.header))
 
     def _wake(self) -> None:
+        if self._work_switch.is_stopped():
+            return
         moment = now()
         stale = moment - WAKE_AGAIN
         names = [destination.name for destination in self._settings.destinations]
         asleep = or_(Series.woken_at.is_(None), Series.woken_at < stale)
-        ready = or_(Series.not_before.is_(None), Series.not_before <= moment)
         with self._database.write() as session:
             waiting: dict[str, int] = {}
             if self._registry.active(session) is not None:
-                waiting[CLASSIFY] = _mark(session, Series, Series.state == State.QUEUED, ready, asleep)
+                ready = exams.waiting(moment, together=self._settings.selection.others == "keep")
+                waiting[CLASSIFY] = _mark(session, Series, ready, asleep)
             late = or_(Delivery.woken_at.is_(None), Delivery.woken_at < stale)
             waiting[DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
             waiting[DELIVER] += _mark(session, Delivery, delivery.due(), late)
@@ -273,12 +288,12 @@ def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
     )
 
 
-def _first_header(instances: list[SpooledInstance]) -> tuple[SeriesHeader, str] | None:
-    """Return the header and the sender of the first instance that tells them."""
+def _first_header(instances: list[SpooledInstance]) -> "_Head | None":
+    """Return the header and the facts of the first instance that tells them."""
     for instance in instances[:8]:
         try:
             dataset = read_head(instance.path)
-            return read_header(dataset), str(dataset.file_meta.get(_SENDER_TAG, ""))
+            return _Head(read_header(dataset), read_facts(dataset, len(instances)))
         except Exception:
             continue
     return None
@@ -288,9 +303,11 @@ def _first_revision(
     session: Session,
     spooled: SpooledSeries,
     new: list[SpooledInstance],
-    found: tuple[SeriesHeader, str] | None,
+    found: "_Head | None",
+    *,
+    urgent: bool,
 ) -> Series:
-    header, sender = found or (None, "")
+    header, facts = (found.header, found.facts) if found is not None else (None, None)
     study = session.scalar(select(Study).where(Study.study_uid == spooled.study_uid))
     if study is None:
         study = Study(
@@ -311,8 +328,11 @@ def _first_revision(
         patient_id=header.patient.patient_id[:256] if header else "",
         patient_issuer=header.patient.issuer[:256] if header else "",
         patient_name=header.patient.name[:512] if header else "",
-        sender=sender[:16],
-        urgent=bool(header and header.priority.upper() in _URGENT),
+        sender=facts.sender[:16] if facts else "",
+        description=facts.description[:256] if facts else "",
+        kernel=facts.kernel[:64] if facts else "",
+        thickness_mm=facts.thickness if facts else None,
+        urgent=urgent or bool(header and header.priority.upper() in _URGENT),
         instance_count=len(new),
         received_at=new[0].arrived,
         last_instance_at=new[-1].arrived,

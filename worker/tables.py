@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -83,7 +84,9 @@ class Series(Base):
 
     completeness: which criterion closed it. precedence: the exam with the earliest comes first; an urgent one
     counts as if it had come earlier. lease_owner: the worker that classifies it now, until lease_until.
-    woken_at: when a message last went out for it.
+    woken_at: when a message last went out for it. scope_rule: the rule that chose it; None where there was none.
+    shadow: it is classified and stored, and nothing is sent. instead_of_id: another series of the study, reported
+    before this one, which is preferred, had come; no foreign key, for that one may be erased.
     """
 
     __tablename__ = "series"
@@ -103,6 +106,9 @@ class Series(Base):
     patient_issuer: Mapped[str] = mapped_column(String(256))
     patient_name: Mapped[str] = mapped_column(String(512))
     sender: Mapped[str] = mapped_column(String(16))
+    description: Mapped[str] = mapped_column(String(256), server_default="")
+    kernel: Mapped[str] = mapped_column(String(64), server_default="")
+    thickness_mm: Mapped[float | None]
     instance_count: Mapped[int]
     expected_count: Mapped[int | None]
     completeness: Mapped[str | None] = mapped_column(String(32))
@@ -118,6 +124,9 @@ class Series(Base):
     lease_until: Mapped[datetime | None]
     woken_at: Mapped[datetime | None]
     pixels_removed_at: Mapped[datetime | None]
+    scope_rule: Mapped[str | None] = mapped_column(String(64))
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=false())
+    instead_of_id: Mapped[int | None]
 
     study: Mapped[Study] = relationship()
     classification: Mapped["Classification | None"] = relationship(back_populates="series")

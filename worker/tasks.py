@@ -53,6 +53,8 @@ class TaskRunner:
     def run(self, queue: str) -> None:
         """Do one piece of a queue's work, and wake whoever comes next."""
         self._sign.give()
+        if self._application.work_switch.is_stopped():
+            return  # the sweep wakes us when it goes on
         try:
             if self._stage(queue)(self._owner):
                 self._application.broker.wake(queue)

@@ -96,7 +96,11 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
     return AlgorithmIdentification(
         name=exam.algorithm.name,
         version=exam.algorithm.version,
-        parameters=[_DISCLAIMER[exam.language], *exam.algorithm.parameters],
+        parameters=[
+            _DISCLAIMER[exam.language],
+            *([] if exam.scope_rule is None else [f"scope rule {exam.scope_rule}"]),
+            *exam.algorithm.parameters,
+        ],
         manufacturer=ORGANISATION,
     )
 
@@ -124,6 +128,10 @@ def _exam_group(
         qualitative_evaluations=[
             QualitativeEvaluation(concept("111023", "DCM"), _class_code(exam, exam.verdict)),
             *_reason(exam),
+            QualitativeEvaluation(
+                private("SCOPE", language, ""),
+                private("not_confirmed" if exam.scope_rule is None else "by_rule", language, ""),
+            ),
             QualitativeEvaluation(
                 private("COMPLETENESS", language, ""), private(exam.completeness, language, exam.completeness)
             ),

@@ -23,7 +23,7 @@ from pacs.report.exam import ReportedExam
 # What is offered to a PACS, the better first; both hold the same content.
 SR_CLASSES: tuple[str, ...] = (Comprehensive3DSRStorage, ComprehensiveSRStorage)
 SR_SERIES_NUMBER = 990  # above the CT's: what is below may open instead of the CT
-TEMPLATE = "TID1500-2"  # changes with every change of the tree
+TEMPLATE = "TID1500-3"  # changes with every change of the tree
 
 _DESCRIPTION = {
     "en": "{} AI, not for diagnosis",
@@ -56,7 +56,7 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         raise Rejected("not_reportable", "A report needs key slices with the outlines of the lungs.")
     identity = _fingerprint(exam)
     sop_uid = hashed_uid("report", identity, sop_class_uid)
-    series_uid = report_series_uid(exam)
+    series_uid = report_series_uid(exam.header.study_uid, exam.header.series_uid)
     description = describe(exam)
     algorithm = exam.algorithm
     said = (
@@ -85,7 +85,7 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         "series_date": exam.classified_at.date(),
         "series_time": _whole(exam.classified_at).time(),
         "specific_character_set": charset,
-        "previous_versions": _previous(exam, series_uid),
+        "previous_versions": _previous(exam),
         "contributing_equipment": [_equipment(exam)],
     }
     report_class = Comprehensive3DSR if sop_class_uid == Comprehensive3DSRStorage else ComprehensiveSR
@@ -107,9 +107,9 @@ def describe(exam: ReportedExam) -> str:
     return _DESCRIPTION[exam.language].format(verdict)
 
 
-def report_series_uid(exam: ReportedExam) -> str:
+def report_series_uid(study_uid: str, series_uid: str) -> str:
     """Return the series that holds the reports of one CT series, all its revisions."""
-    return hashed_uid("report series", exam.header.study_uid, exam.header.series_uid)
+    return hashed_uid("report series", study_uid, series_uid)
 
 
 def _fingerprint(exam: ReportedExam) -> str:
@@ -128,12 +128,14 @@ def _whole(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
 
 
-def _previous(exam: ReportedExam, series_uid: str) -> list[Dataset] | None:
-    if exam.predecessor is None:
+def _previous(exam: ReportedExam) -> list[Dataset] | None:
+    before = exam.predecessor
+    if before is None:
         return None
     item = Dataset()
-    item.SOPClassUID, item.SOPInstanceUID = exam.predecessor.sop_class_uid, exam.predecessor.sop_uid
-    item.StudyInstanceUID, item.SeriesInstanceUID = exam.header.study_uid, series_uid
+    item.SOPClassUID, item.SOPInstanceUID = before.sop_class_uid, before.sop_uid
+    item.StudyInstanceUID = exam.header.study_uid
+    item.SeriesInstanceUID = report_series_uid(exam.header.study_uid, before.series_uid)
     return [item]
 
 

@@ -63,10 +63,11 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The report that this one replaces."""
+    """The report that this one replaces. series_uid: of the CT that it is about."""
 
     sop_class_uid: str
     sop_uid: str
+    series_uid: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class ReportedExam:
 
     verdict: name of a class, or `indeterminate`; then reason_code says why (`few_slices`, `unfamiliar`, `undecided`).
     certainty: probability of the most probable class, 0 to 1.
+    scope_rule: the rule that chose the exam; None: nobody said that the patient has systemic sclerosis.
     completeness: the criterion that closed the series. classified_at carries the zone that the report states.
     """
 
@@ -92,5 +94,6 @@ class ReportedExam:
     algorithm: Algorithm
     classified_at: datetime
     predecessor: Predecessor | None
+    scope_rule: str | None
     language: Language
     final: bool

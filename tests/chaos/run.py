@@ -71,6 +71,7 @@ def run(
             plant.tend()
             reported = _reported(plant)
             sender.allowed = reported + _AHEAD
+            sender.linger = _must_come_now(planned, sender)
             if time.monotonic() >= next_fault:
                 fault = next(
                     (each for each in _in_order(planned, sender) if stands_in(each.stage, plant, sender)), None
@@ -129,10 +130,15 @@ def _plan(chance: random.Random, count: int, *, servers: bool, small_disk: bool)
 
 def _in_order(planned: list[Fault], sender: Sender) -> list[Fault]:
     """Return the faults as they were drawn; towards the end of the sendings those that need one come first."""
-    receiving = [fault for fault in planned if fault.stage == "receiving"]
-    if sender.waiting > 2 * len(receiving):
+    if not _must_come_now(planned, sender):
         return planned
-    return receiving + [fault for fault in planned if fault.stage != "receiving"]
+    return [fault for fault in planned if fault.stage == "receiving"]
+
+
+def _must_come_now(planned: list[Fault], sender: Sender) -> bool:
+    """Whether there are hardly more sendings left than faults that need one."""
+    wanted = sum(fault.stage == "receiving" for fault in planned)
+    return not sender.done and sender.waiting <= wanted and wanted > 0
 
 
 def _reported(plant: Plant) -> int:

@@ -16,6 +16,7 @@ from pynetdicom.association import Association
 from training.phantom import write_phantoms
 
 _ROOT = "1.2.826.0.1.3680043.10.1561"
+_LINGER_SECONDS = 4.0
 _EVERY = 4  # one pixel in so many is kept: the slices are small, the lungs are not
 
 
@@ -89,6 +90,7 @@ class Sender:
         self.sending = 0
         self.allowed = 4  # how many series may have been begun; the run raises it as reports come
         self.stopped = False
+        self.linger = False  # stop in the middle of a series for a moment: somebody wants to disturb it there
         self._port = port
         self._waiting = list(series)
         self._begun = 0
@@ -127,6 +129,11 @@ class Sender:
                 if left:
                     time.sleep(0.3)
 
+    def _wait_to_be_disturbed(self, index: int, count: int) -> None:
+        until = time.monotonic() + _LINGER_SECONDS
+        while self.linger and index == count // 2 and time.monotonic() < until:
+            time.sleep(0.02)
+
     def _send(self, left: Sequence[Sent]) -> None:
         entity = AE("CHAOS")
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 8
@@ -138,7 +145,8 @@ class Sender:
             return
         self.sending += 1
         try:
-            for sent in left:
+            for index, sent in enumerate(left):
+                self._wait_to_be_disturbed(index, len(left))
                 status = association.send_c_store(sent.path).get("Status")
                 if status != 0:
                     self.log.refused += 1

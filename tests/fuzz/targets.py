@@ -120,8 +120,8 @@ class _Memory:
             _assert_uid(uid)
         return Stored.NEW
 
-    def has_room(self) -> bool:
-        return True
+    def objection(self) -> None:
+        return None
 
 
 def stow(data: bytes) -> None:

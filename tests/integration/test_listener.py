@@ -209,8 +209,8 @@ def test_a_disk_that_does_not_take_it_has_its_status(number: int, status: int) -
         def store(self, instance: ReceivedInstance) -> Stored:
             raise OSError(number, os.strerror(number))
 
-        def has_room(self) -> bool:
-            return True
+        def objection(self) -> None:
+            return None
 
     listener = Listener(FullStore(), ae_title="RETICULA", host="127.0.0.1", port=0)
     listener.start()

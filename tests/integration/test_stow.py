@@ -261,7 +261,7 @@ def test_a_full_disk_is_said_before_and_in_the_middle(
     assert requests.get(f"{nearly.url}/health", timeout=5).status_code == 503
     assert nearly.told[-1].kind == "rejected"
     running = start(min_free=1000)
-    monkeypatch.setattr(Spool, "has_room", lambda _spool: True)
+    monkeypatch.setattr(Spool, "objection", lambda _spool: None)
     monkeypatch.setattr(Spool, "_free", lambda _spool: 0)
     full = running.post(file(ct(1)), file(ct(2)))
     assert (full.status_code, full.headers["retry-after"]) == (503, "60")

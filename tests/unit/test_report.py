@@ -55,7 +55,7 @@ def reported(
         slice_count=slices, slices_classified=slices,
         algorithm=Algorithm("demo", "1", "ab" * 32, "0.1.0", ("commit 0.6",)),
         classified_at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=-3))),
-        predecessor=None, language="en", final=False,
+        predecessor=None, scope_rule=None, language="en", final=False,
     )  # fmt: skip
     return dataclasses.replace(exam, **values)
 
@@ -84,7 +84,7 @@ def test_the_same_exam_gives_the_same_bytes_and_any_change_another_uid(tmp_path:
         dataclasses.replace(exam, final=True),
         dataclasses.replace(exam, algorithm=dataclasses.replace(exam.algorithm, sha256="cd" * 32)),
         dataclasses.replace(exam, instances=exam.instances[:-1]),
-        dataclasses.replace(exam, predecessor=Predecessor(SR_CLASSES[0], "1.2.3")),
+        dataclasses.replace(exam, predecessor=Predecessor(SR_CLASSES[0], "1.2.3", "1.2")),
     ]
     uids = {build_report(other, SR_CLASSES[0]).sop_uid for other in others}
     uids |= {first.sop_uid, build_report(exam, SR_CLASSES[1]).sop_uid}
@@ -115,7 +115,7 @@ def test_an_indeterminate_exam_names_no_class(tmp_path: Path) -> None:
 
 
 def test_a_later_revision_names_the_report_that_it_replaces(tmp_path: Path) -> None:
-    report = built(reported(tmp_path, revision=2, predecessor=Predecessor(SR_CLASSES[0], "1.2.3.9")))
+    report = built(reported(tmp_path, revision=2, predecessor=Predecessor(SR_CLASSES[0], "1.2.3.9", "1.2")))
     predecessor = report.PredecessorDocumentsSequence[0]
     item = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert item.ReferencedSOPInstanceUID == "1.2.3.9"

@@ -42,8 +42,10 @@ def check() -> None:
 def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "secrets", lambda: check_secrets(app.settings)
     yield "keys and certificates", lambda: _keys(app)
+    yield "rules", app.rules.check
     yield "disk", lambda: _disk(app)
     yield "database", lambda: _database(app)
+    yield "work", lambda: _work(app)
     yield "broker", lambda: _broker(app)
     yield "model", lambda: _model(app)
     if not app.settings.destinations:
@@ -106,6 +108,12 @@ def _disk(app: Application) -> str:
             return retention.room(session, folder)
     except UnavailableError:  # that is another line's matter
         return f"{free / 1024**3:.0f} GiB free"
+
+
+def _work(app: Application) -> str:
+    stopped = {"work paused": app.work_switch.stopped(), "intake closed": app.intake_switch.stopped()}
+    shadow = ["shadow: nothing is sent"] if app.settings.delivery.shadow else []
+    return "; ".join([*(f"{name} {who}" for name, who in stopped.items() if who), *shadow]) or "goes on"
 
 
 def _no_destination() -> str:

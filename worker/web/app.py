@@ -20,10 +20,11 @@ def make_app(store: InstanceStore, service: StoreService) -> FastAPI:
 
     @app.get("/health", summary="Whether instances can be taken", responses={503: {"description": "There is no room."}})
     def health(response: Response) -> dict[str, str]:
-        if store.has_room():
+        reason = store.objection()
+        if reason is None:
             return {"status": "ok"}
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_SECONDS)
-        return {"status": "the disk is nearly full"}
+        return {"status": reason}
 
     return app

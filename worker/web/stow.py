@@ -156,8 +156,9 @@ class StoreService:
 
     def _objection(self) -> str | None:
         """Return why a request is not taken; None where it is."""
-        if not self._store.has_room():
-            return "The disk is nearly full."
+        reason = self._store.objection()
+        if reason is not None:
+            return f"{reason[0].upper()}{reason[1:]}."
         if self._requests >= self._limits.requests:
             return f"{self._requests} requests are under way already."
         return None

@@ -1,0 +1,90 @@
+"""Whether a claimed exam is for us: of one patient, within the scope, and the series that speaks for its study."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pacs.errors import Rejected
+from pacs.facts import SeriesFacts, read_facts
+from pacs.head import read_head
+from pacs.series import SeriesHeader
+from worker import exams
+from worker.database import Database
+from worker.exams import NOT_PREFERRED, Claim
+from worker.privacy import Identities
+from worker.rules import Preference, Rules, Standing
+from worker.states import State
+from worker.tables import Series
+
+_IN_THE_RUNNING = (State.RECEIVING, State.QUEUED, State.CLASSIFYING, State.CLASSIFIED, State.REPORTED)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Why an exam is classified. scope_rule: the rule that chose it, None where there is none about that.
+
+    instead_of: id of another series of the study that was classified before this one, which is preferred, had come.
+    """
+
+    scope_rule: str | None
+    instead_of: int | None
+
+
+class Choice:
+    """Applies rules and preference to claimed exams."""
+
+    def __init__(self, database: Database, rules: Rules, preference: Preference, identities: Identities) -> None:
+        self._database, self._rules, self._preference, self._identities = database, rules, preference, identities
+
+    @property
+    def together(self) -> bool:
+        """Whether an exam waits while other series of its study come in."""
+        return self._preference.keep_others
+
+    def choose(self, held: Claim, header: SeriesHeader) -> Chosen:
+        """Return why an exam is classified. Raises Rejected where it is not, SettingsError."""
+        with self._database.read() as session:
+            conflict = exams.patient_conflict(session, held, header.patient, self._identities.patient(header.patient))
+            if conflict is not None:
+                raise Rejected("patient_conflict", conflict)
+            scope_rule = self._rules.require(_facts(held))
+            return Chosen(scope_rule, self._instead_of(session, held))
+
+    def _instead_of(self, session: Session, held: Claim) -> int | None:
+        """Return the series that spoke for the study so far. Raises Rejected where another one is preferred."""
+        if not self._preference.keep_others:
+            return None
+        own = session.get_one(Series, held.series_id)
+        mine = self._standing(own)
+        others = session.scalars(
+            select(Series).where(
+                Series.study_id == own.study_id,
+                Series.series_uid != own.series_uid,
+                Series.state.in_(_IN_THE_RUNNING),
+                exams.latest_revisions(),
+            )
+        )
+        standings = sorted((self._standing(other), other.id, other.classification is not None) for other in others)
+        if standings and standings[0][0] < mine:
+            best = standings[0][0]
+            raise Rejected(NOT_PREFERRED, self._preference.sentence(best.series_uid, best))
+        return next((series_id for _standing, series_id, classified in standings if classified), None)
+
+    def _standing(self, series: Series) -> Standing:
+        return self._preference.standing(
+            series.series_uid,
+            kernel=series.kernel,
+            description=series.description,
+            thickness=series.thickness_mm,
+            slices=series.instance_count,
+        )
+
+
+def _facts(held: Claim) -> SeriesFacts:
+    for path in held.paths:
+        try:
+            return read_facts(read_head(path), len(held.paths))
+        except Exception:  # pydicom raises whatever it likes on garbage; another instance tells the same
+            continue
+    raise Rejected("unreadable", "No instance of this series could be read.")
