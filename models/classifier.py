@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 from numpy.typing import NDArray
 
+from models.activation import add_activation
 from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
 from models.familiarity import load_familiarity
@@ -17,10 +19,14 @@ from models.verdict import ExamVerdict, decide
 
 @dataclass(frozen=True)
 class SliceOutput:
-    """What the network says of one slice: calibrated probabilities (classes,) and features (features,)."""
+    """What the network says of one slice: calibrated probabilities (classes,) and features (features,).
+
+    activation: maps (classes, height, width) of where the evidence comes from; None where the network has none.
+    """
 
     probabilities: NDArray[np.float64]
     features: NDArray[np.float32]
+    activation: NDArray[np.float32] | None = None
 
 
 class Classifier:
@@ -30,7 +36,9 @@ class Classifier:
         """Compile the network. Raises BundleError where the IR does not fit the manifest."""
         self.bundle = bundle
         try:
-            self._network = CompiledNetwork(bundle.network)
+            network = openvino.Core().read_model(bundle.network)
+            self._explains = add_activation(network)
+            self._network = CompiledNetwork(network)
         except RuntimeError as error:
             raise BundleError(f"{bundle.network} cannot be run: {error}") from error
         size, classes = bundle.description.preprocessing.size, len(bundle.description.classes)
@@ -38,7 +46,7 @@ class Classifier:
             raise BundleError(f"{bundle.network} takes {self._network.input_shape}, not (1, 1, {size}, {size}).")
         self._familiarity = load_familiarity(bundle.familiarity)
         expected = [[1, classes], [1, self._familiarity.centres.shape[1]]]
-        if self._network.output_shapes != expected:
+        if self._network.output_shapes[:2] != expected:
             raise BundleError(f"{bundle.network} gives {self._network.output_shapes}, not {expected}.")
 
     @classmethod
@@ -56,8 +64,8 @@ class Classifier:
 
         A slice is int16 of shape (size, size) in HU. No more slices are held than there are requests.
         """
-        for key, (probabilities, features) in self._network.stream(inputs):
-            yield key, SliceOutput(probabilities.astype(np.float64), features)
+        for key, (probabilities, features, *maps) in self._network.stream(inputs):
+            yield key, SliceOutput(probabilities.astype(np.float64), features, maps[0] if self._explains else None)
 
     def probabilities(self, slices: Iterable[NDArray[np.int16]]) -> NDArray[np.float64]:
         """Return the probabilities (slices, classes) of slices (size, size) in HU, in their order."""

@@ -1,10 +1,10 @@
 """An archive that stands for a PACS where there is none: it keeps what it is sent, sorted by study and series."""
 
+from collections.abc import Container
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from pacs.report import SR_CLASSES
 from pacs.spool import ReceivedInstance, Stored
@@ -31,11 +31,15 @@ class Archive:
         temporary.replace(path)
         return Stored.NEW
 
-    def reports(self, study_uid: str) -> list[tuple[Path, Dataset]]:
-        """Return the structured reports of a study with their files, the oldest first."""
+    def objects(self, study_uid: str, sop_classes: Container[str]) -> list[tuple[Path, Dataset]]:
+        """Return the objects of some classes in a study with their files, the oldest first."""
         found: list[tuple[Path, Dataset]] = []
         for path in sorted((self.folder / study_uid).glob("*/*.dcm"), key=lambda path: path.stat().st_mtime):
             dataset = dcmread(path)
-            if UID(dataset.SOPClassUID) in SR_CLASSES:
+            if dataset.SOPClassUID in sop_classes:
                 found.append((path, dataset))
         return found
+
+    def reports(self, study_uid: str) -> list[tuple[Path, Dataset]]:
+        """Return the structured reports of a study with their files, the oldest first."""
+        return self.objects(study_uid, SR_CLASSES)

@@ -143,6 +143,16 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
     ("111013", "DCM"): ("Certainty of impression", "Certeza da impressão", "Certeza de la impresión"),
     ("111012", "DCM"): ("Certainty of Finding", "Certeza do achado", "Certeza del hallazgo"),
     ("109102", "DCM"): ("Processing Equipment", "Equipamento de processamento", "Equipo de procesamiento"),
+    ("121322", "DCM"): (
+        "Source image for image processing operation",
+        "Imagem de origem do processamento",
+        "Imagen de origen del procesamiento",
+    ),
+    ("18748-4", "LN"): (
+        "Diagnostic imaging study",
+        "Estudo de diagnóstico por imagem",
+        "Estudio de diagnóstico por imagen",
+    ),
     # Languages (RFC 5646) and procedure (LOINC)
     ("en", "RFC5646"): ("English", "Inglês", "Inglés"),
     ("pt-BR", "RFC5646"): ("Portuguese (Brazil)", "Português (Brasil)", "Portugués (Brasil)"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from worker.delivery import DeliveryStage
     from worker.journal import Journal
     from worker.privacy import Identities
+    from worker.reports import ReportStore
     from worker.rules import Preference, Rules
     from worker.stages import ClassificationStage
     from worker.sweep import Sweep
@@ -245,20 +246,24 @@ class Application:
             alive=alive,
         )
 
-    def delivery(self) -> "DeliveryStage":
-        """The stage that makes and sends reports."""
-        from worker.delivery import DeliveryStage
+    def reports(self) -> "ReportStore":
+        """What is sent for exams."""
         from worker.reports import ReportStore
 
-        reports = ReportStore(
+        return ReportStore(
             self.database,
             self.settings.data_dir,
             language=self.settings.language,
             final=self.settings.completion == "FINAL",
             identities=self.identities,
         )
+
+    def delivery(self) -> "DeliveryStage":
+        """The stage that makes and sends reports."""
+        from worker.delivery import DeliveryStage
+
         lease = timedelta(seconds=self.settings.worker.lease_seconds)
-        return DeliveryStage(self.database, reports, self.destinations, self.settings.destinations, lease)
+        return DeliveryStage(self.database, self.reports(), self.destinations, self.settings.destinations, lease)
 
 
 def make_destination(configured: DestinationSettings) -> "Destination":

@@ -3,13 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import contourpy
 import numpy as np
 from numpy.typing import NDArray
 
+from models.activation import contrast
 from models.classifier import Classifier, SliceOutput
 from models.lung_mask import lung_fraction, lung_mask
 from models.resizing import fit
@@ -28,7 +29,11 @@ _SMALLEST_OUTLINE = 0.04  # of the slice's lung: what is smaller is not drawn
 
 @dataclass(frozen=True)
 class ClassifiedSlice:
-    """One slice of a classification; probabilities in the order of the classes, None where it was not classified."""
+    """One slice of a classification; probabilities in the order of the classes, None where it was not classified.
+
+    activation: of a key slice, over the network's input, the evidence for the exam's most probable class against the
+    others; `models.resizing.spread` brings it over the slice.
+    """
 
     source: SourceSlice
     lung_fraction: float | None
@@ -36,6 +41,7 @@ class ClassifiedSlice:
     note: str | None = None
     key_rank: int | None = None
     outlines: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    activation: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def classify_series(
     notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
     return ClassifiedExam(
         header=series.header,
-        slices=tuple(_with_keys(slices, work.masks, description.class_names, verdict)),
+        slices=tuple(_with_keys(slices, work, description.class_names, verdict)),
         verdict=verdict,
         notes=notes,
         software=__version__,
@@ -116,11 +122,14 @@ class _Work:
         self._last_sign = time.monotonic()
         self.masks: dict[int, NDArray[np.uint8]] = {}  # packed bits, by index of the slice
         self.outputs: list[SliceOutput] = []
+        self.activations: dict[int, NDArray[np.float32]] = {}  # (classes, height, width), by index of the slice
         self._slices: dict[int, ClassifiedSlice] = {}
 
     def run(self) -> list[ClassifiedSlice]:
         for index, output in self._classifier.stream(self._inputs()):
             self.outputs.append(output)
+            if output.activation is not None:
+                self.activations[index] = output.activation
             seen = self._slices[index]
             values = tuple(float(value) for value in output.probabilities)
             self._slices[index] = ClassifiedSlice(seen.source, seen.lung_fraction, values)
@@ -152,22 +161,20 @@ class _Work:
 
 
 def _with_keys(
-    slices: list[ClassifiedSlice],
-    masks: dict[int, NDArray[np.uint8]],
-    classes: tuple[str, ...],
-    verdict: ExamVerdict,
+    slices: list[ClassifiedSlice], work: "_Work", classes: tuple[str, ...], verdict: ExamVerdict
 ) -> Iterator[ClassifiedSlice]:
-    """Mark the key slices and give them the outlines of their lungs."""
+    """Mark the key slices and give them the outlines of their lungs and their activation."""
+    likeliest = classes.index(max(verdict.probabilities, key=lambda name: verdict.probabilities[name]))
     ranks = {index: rank for rank, index in enumerate(_key_slices(slices, classes, verdict), start=1)}
     for index, image in enumerate(slices):
         if index not in ranks:
             yield image
             continue
         shape = image.source.rows, image.source.columns
-        mask = np.unpackbits(masks[index], count=shape[0] * shape[1]).reshape(shape)
-        yield ClassifiedSlice(
-            image.source, image.lung_fraction, image.probabilities, image.note, ranks[index], outlines(mask)
-        )
+        mask = np.unpackbits(work.masks[index], count=shape[0] * shape[1]).reshape(shape)
+        maps = work.activations.get(index)
+        shown = None if maps is None else tuple(map(tuple, contrast(maps, likeliest).round(3).tolist()))
+        yield replace(image, key_rank=ranks[index], outlines=outlines(mask), activation=shown)
 
 
 def _key_slices(slices: list[ClassifiedSlice], classes: tuple[str, ...], verdict: ExamVerdict) -> list[int]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from pydicom.uid import generate_uid
-from sqlalchemy import CursorResult, and_, case, exists, func, or_, select, update
+from sqlalchemy import CursorResult, and_, case, distinct, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from pacs.commitment import CommitmentResult
@@ -19,6 +19,7 @@ from pacs.report import SR_CLASSES
 from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
+from worker.objects import objects_of, sop_classes
 from worker.reports import NotAtHandError, ReportStore
 from worker.sections import DestinationSettings, DimseSettings
 from worker.states import DeliveryState, State
@@ -93,14 +94,32 @@ class DeliveryStage:
                 code = error.code if isinstance(error, Rejected) else "report_failed"
                 self._fail(series.id, code, f"The report cannot be made: {said(error)}")
                 return True
+            unmade = self._make_others(series)
             with self._database.write() as session:
                 held = session.get_one(Series, series.id, with_for_update=True)
                 known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
                 for destination in self._configured:
                     if destination.name not in known:
-                        session.add(_new_delivery(held, destination))
+                        names = objects_of(destination.objects, self._reports.key_slices(held.id))
+                        session.add_all(_new_delivery(held, destination, name, unmade.get(name)) for name in names)
             return True
         return False
+
+    def _make_others(self, series: Series) -> dict[str, str]:
+        """Make what goes out beside the report; return why something cannot be. The report goes out all the same."""
+        wanted = {name: None for destination in self._configured for name in destination.objects}
+        unmade: dict[str, str] = {}
+        for name in objects_of(list(wanted), self._reports.key_slices(series.id)):
+            if name == SR:
+                continue
+            try:
+                self._reports.document(series.id, sop_classes(name)[0], name)
+            except (NotAtHandError, UnavailableError):
+                continue  # tried again by its delivery
+            except Exception as error:
+                logger.exception("Object %s of series %s cannot be made.", name, series.series_uid)
+                unmade[name] = f"It cannot be made: {said(error)}"
+        return unmade
 
     def _put_off(self, series_id: int) -> None:
         with self._database.write() as session:
@@ -141,8 +160,8 @@ class DeliveryStage:
             self._record(claimed, None, "There is no destination of this name in the settings any more.", final=True)
             return
         offer = Offer(
-            SR_CLASSES,
-            lambda sop_class: self._reports.document(claimed.series_id, sop_class),
+            sop_classes(claimed.object),
+            lambda sop_class: self._reports.document(claimed.series_id, sop_class, claimed.object),
             claimed.transaction_uid,
         )
         try:
@@ -222,7 +241,7 @@ def unprepared(destinations: Sequence[str]) -> Any:
     """Return the condition for a classified revision that lacks its report or a row for a destination."""
     has_report = exists().where(Report.series_id == Series.id, Report.object == SR)
     rows = (
-        select(func.count())
+        select(func.count(distinct(Delivery.destination)))
         .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations))
         .scalar_subquery()
     )
@@ -264,7 +283,7 @@ def settle(session: Session, series: Series) -> None:
     if series.state != State.CLASSIFIED:
         return
     rows = list(session.scalars(select(Delivery).where(Delivery.series_id == series.id)))
-    deciding = [row for row in rows if row.required] or rows
+    deciding = [row for row in rows if row.required] or [row for row in rows if row.object == SR]
     if not rows or any(row.state == DeliveryState.PENDING for row in deciding):
         return
     refused = [row for row in deciding if row.state == DeliveryState.REFUSED]
@@ -316,14 +335,16 @@ def _note(session: Session, series: Series, row: Delivery) -> None:
     settle(session, series)
 
 
-def _new_delivery(series: Series, destination: DestinationSettings) -> Delivery:
+def _new_delivery(series: Series, destination: DestinationSettings, name: str, unmade: str | None) -> Delivery:
+    """Return the row of an object for a destination; one that cannot be made decides nothing."""
     return Delivery(
         series_id=series.id,
-        object=SR,
+        object=name,
         destination=destination.name,
         protocol=destination.kind,
-        required=destination.required,
-        state=DeliveryState.PENDING,
+        required=destination.required and unmade is None,
+        state=DeliveryState.PENDING if unmade is None else DeliveryState.REFUSED,
         attempts=0,
+        last_error=unmade,
         next_attempt_at=now(),
     )

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.image import imsave
+from pydicom.uid import SecondaryCaptureImageStorage
+
 from models.bundle import KNOWN_CLASSES
 from pacs.archive import Archive
 from pacs.codes import INDETERMINATE_CODE
@@ -24,7 +27,6 @@ from worker import processes
 from worker.application import Application
 from worker.errors import WorkerError
 from worker.listing import list_exams, show_exam
-from worker.pictures import draw_exam
 from worker.registry import DEMO
 from worker.settings import CONFIG_VARIABLE, load_settings
 from worker.states import State
@@ -148,8 +150,9 @@ class Demo:
         faults = list(_differences(exam, report))
         if series.truth is not None and exam["verdict"] != series.truth:
             faults.append(f"the verdict is {exam['verdict']}, the phantom is {series.truth}")
-        picture = self.folder / "pictures" / f"{series.series_uid}.png"
-        draw_exam(exam, read_series(series.files).slices, picture)
+        picture = self._picture(series, exam)
+        if picture is None:
+            faults.append("no summary page came to the archive")
         return Outcome(exam, path, path.stat().st_mtime - last_sent, picture, tuple(faults))
 
     def _report(self, series: Outgoing) -> tuple[Path, ReadReport] | None:
@@ -158,6 +161,17 @@ class Demo:
                 report = read_report(dataset)
                 if series.series_uid in report.series_uids:
                     return path, report
+        return None
+
+    def _picture(self, series: Outgoing, exam: dict[str, Any]) -> Path | None:
+        """Write the summary page as the archive has it to a PNG."""
+        uids = {image["sop_uid"] for image in exam["slices"]}
+        for _path, dataset in self.archive.objects(series.study_uid, (SecondaryCaptureImageStorage,)):
+            if {item.ReferencedSOPInstanceUID for item in dataset.SourceImageSequence} <= uids:
+                picture = self.folder / "pictures" / f"{series.series_uid}.png"
+                picture.parent.mkdir(exist_ok=True)
+                imsave(picture, dataset.pixel_array)
+                return picture
         return None
 
     def _configure(self, archive_port: int) -> Path:
@@ -176,6 +190,7 @@ kind = "dimse"
 host = "127.0.0.1"
 port = {archive_port}
 ae_title = "ARCHIVE"
+objects = ["summary"]
 """,
             encoding="utf-8",
         )

@@ -1,23 +1,28 @@
-"""The reports: made once from what SQL holds, stored as files that never change."""
+"""What is sent: made once from what SQL holds and the key slices, stored as files that never change."""
 
 import hashlib
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pacs.durable import sync_folder, write_synced
-from pacs.errors import Retry
-from pacs.report import Document, build_report
+from pacs.errors import Rejected, Retry
+from pacs.report import Document, ReportedExam, build_report
 from pacs.report.exam import Language
 from pacs.series import SeriesHeader, read_series
+from pacs.spool import VERSION_MARK
 from worker.database import Database, now
 from worker.exams import instance_paths
 from worker.privacy import Identities
 from worker.results import reported_exam, stored_header
-from worker.tables import SR, Report, Series
+from worker.tables import SR, Classification, Report, Series, SliceResult
+
+if TYPE_CHECKING:
+    from worker.summary import Material
 
 
 class NotAtHandError(Retry):
@@ -34,22 +39,26 @@ class ReportStore:
         self._data_dir = data_dir
         self._language: Language = language
         self._final, self._identities = final, identities
+        # What was drawn last: the objects of one exam are made one after the other.
+        self._drawn: tuple[int, Material] | None = None
 
-    def document(self, series_id: int, sop_class_uid: str) -> Document:
-        """Return the stored report of a revision in a SOP class; the first time it is made and stored.
+    def document(self, series_id: int, sop_class_uid: str, name: str = SR) -> Document:
+        """Return an object of a revision in a SOP class as it is stored; the first time it is made.
 
         Raises NotAtHandError where the disk is full or the stored file is not to be read, Rejected where none can
         be made.
         """
         with self._database.read() as session:
-            row = _report_row(session, series_id, sop_class_uid)
+            row = _report_row(session, series_id, sop_class_uid, name)
             if row is not None:
                 return self._read(row)
             series = session.get_one(Series, series_id)
-            exam = reported_exam(
-                session, series, language=self._language, final=self._final, header=self._header(session, series)
-            )
-        made = build_report(exam, sop_class_uid)
+            if name == SR:
+                exam = self._exam(session, series)
+            else:
+                material = self._material(session, series)
+                exam = material.exam
+        made = build_report(exam, sop_class_uid) if name == SR else _built(name, material)
         path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
         try:
             _write(self._data_dir / path, made.content)
@@ -60,7 +69,7 @@ class ReportStore:
                 session.add(
                     Report(
                         series_id=series_id,
-                        object=SR,
+                        object=name,
                         sop_class_uid=sop_class_uid,
                         sop_uid=made.sop_uid,
                         path=str(path),
@@ -74,7 +83,7 @@ class ReportStore:
                     (self._data_dir / path).unlink(missing_ok=True)
                     raise NotAtHandError("The exam was erased while its report was made.") from error
             # Another worker was first, and the first stored result wins.
-            return self.document(series_id, sop_class_uid)
+            return self.document(series_id, sop_class_uid, name)
         return made
 
     def _header(self, session: Session, series: Series) -> SeriesHeader | None:
@@ -88,6 +97,37 @@ class ReportStore:
         if self._identities.patient(header.patient) != stored_header(series.classification).patient:
             raise NotAtHandError("The received files name another patient than SQL, or the key is another one.")
         return header
+
+    def key_slices(self, series_id: int) -> int:
+        """Return how many key slices a classified revision has."""
+        with self._database.read() as session:
+            keys = select(func.count()).select_from(SliceResult).join(Classification)
+            return session.scalar(
+                keys.where(Classification.series_id == series_id, SliceResult.key_rank.is_not(None))
+            ) or 0  # fmt: skip
+
+    def _exam(self, session: Session, series: Series) -> ReportedExam:
+        header = self._header(session, series)
+        return reported_exam(session, series, language=self._language, final=self._final, header=header)
+
+    def _material(self, session: Session, series: Series) -> "Material":
+        from worker.summary import gather
+
+        if series.classification is None:
+            raise Rejected("not_reportable", "The series is not classified.")
+        if self._drawn is not None and self._drawn[0] == series.id:
+            return self._drawn[1]
+        # A file that holds the last content of a UID is named after the content, too.
+        paths = instance_paths(session, series, self._data_dir)
+        files = {path.stem.partition(VERSION_MARK)[0]: path for path in paths}
+        try:
+            material = gather(session, series.classification, self._exam(session, series), files)
+        except OSError as error:
+            raise NotAtHandError(
+                f"A received file cannot be read, so nothing can be drawn: {error.strerror}; send the series again."
+            ) from error
+        self._drawn = series.id, material
+        return material
 
     def _read(self, row: Report) -> Document:
         path = self._data_dir / row.path
@@ -112,7 +152,15 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _report_row(session: Session, series_id: int, sop_class_uid: str) -> Report | None:
+def _built(name: str, material: "Material") -> Document:
+    from worker.summary import build_object
+
+    return build_object(name, material)
+
+
+def _report_row(session: Session, series_id: int, sop_class_uid: str, name: str) -> Report | None:
     return session.scalar(
-        select(Report).where(Report.series_id == series_id, Report.object == SR, Report.sop_class_uid == sop_class_uid)
+        select(Report).where(
+            Report.series_id == series_id, Report.object == name, Report.sop_class_uid == sop_class_uid
+        )
     )

@@ -128,6 +128,7 @@ def _slice_row(classification: int, index: int, image: ClassifiedSlice, names: S
         "note": image.note,
         "key_rank": image.key_rank,
         "outlines": image.outlines,
+        "activation": image.activation,
     }
 
 

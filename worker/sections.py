@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]*)$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -170,6 +179,13 @@ class PeerSettings(_Section):
     port: Port | None = None
 
 
+# What a destination gets: the report always, and beside it what is named.
+Objects = Annotated[
+    tuple[Literal["sr", "summary", "heatmaps", "pdf"], ...],
+    AfterValidator(lambda value: tuple(dict.fromkeys(("sr", *value)))),
+]
+
+
 class DimseSettings(_Section):
     """`[[destinations]]` of kind `dimse`: a PACS reached by C-STORE."""
 
@@ -181,6 +197,7 @@ class DimseSettings(_Section):
     ae_title: AETitle
     calling_ae: AETitle = "RETICULA"
     commitment: bool = False
+    objects: Objects = ("sr",)
     tls: TlsSettings | None = None
 
 
@@ -210,6 +227,7 @@ class DicomwebSettings(_Section):
     required: bool = True
     url: str = Field(pattern=r"^https?://")
     auth: AuthSettings | None = None
+    objects: Objects = ("sr",)
     verify: bool | Path = True
 
     @field_validator("url")

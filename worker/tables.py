@@ -256,7 +256,8 @@ class Classification(Base):
 class SliceResult(Base):
     """One slice of a classification, from foot to head. key_rank: 1 for the most telling slice.
 
-    outlines: the lungs on key slices, polygons of (column, row) in pixels of the source image.
+    outlines: the lungs on key slices, polygons of (column, row) in pixels of the source image. activation: of key
+    slices, where the evidence for the exam's most probable class comes from, over the network's input.
     """
 
     __tablename__ = "slice_results"
@@ -277,6 +278,7 @@ class SliceResult(Base):
     note: Mapped[str | None] = mapped_column(Text)
     key_rank: Mapped[int | None]
     outlines: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    activation: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Report(Base):

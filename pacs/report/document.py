@@ -5,6 +5,7 @@ import json
 import warnings
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import lru_cache
 from io import BytesIO
 
 from highdicom import ContributingEquipment
@@ -18,7 +19,7 @@ from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
 from pacs.report.content import content_tree, device_uid, hashed_uid
-from pacs.report.exam import ReportedExam
+from pacs.report.exam import Language, ReportedExam
 
 # What is offered to a PACS, the better first; both hold the same content.
 SR_CLASSES: tuple[str, ...] = (Comprehensive3DSRStorage, ComprehensiveSRStorage)
@@ -54,7 +55,7 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         raise Rejected("not_reportable", "A report needs a study and at least one classified instance.")
     if not exam.key_slices or not all(key.outlines for key in exam.key_slices):
         raise Rejected("not_reportable", "A report needs key slices with the outlines of the lungs.")
-    identity = _fingerprint(exam)
+    identity = fingerprint(exam)
     sop_uid = hashed_uid("report", identity, sop_class_uid)
     series_uid = report_series_uid(exam.header.study_uid, exam.header.series_uid)
     description = describe(exam)
@@ -81,12 +82,12 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         "is_final": exam.final,
         "series_description": description,
         "content_date": exam.classified_at.date(),
-        "content_time": _whole(exam.classified_at).time(),
+        "content_time": whole_seconds(exam.classified_at).time(),
         "series_date": exam.classified_at.date(),
-        "series_time": _whole(exam.classified_at).time(),
+        "series_time": whole_seconds(exam.classified_at).time(),
         "specific_character_set": charset,
         "previous_versions": _previous(exam),
-        "contributing_equipment": [_equipment(exam)],
+        "contributing_equipment": [equipment(exam)],
     }
     report_class = Comprehensive3DSR if sop_class_uid == Comprehensive3DSRStorage else ComprehensiveSR
     with warnings.catch_warnings():
@@ -99,9 +100,14 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
     return Document(sop_class_uid, sop_uid, buffer.getvalue())
 
 
+def short_name(name: str, language: Language) -> str:
+    """Return what radiologists call a class, or `indeterminate`, in a language."""
+    return _SHORT.get(name, {}).get(language, name)
+
+
 def describe(exam: ReportedExam) -> str:
     """Return the series description; a panel shows its first characters, so the verdict stands first."""
-    verdict = _SHORT.get(exam.verdict, {}).get(exam.language, exam.verdict)
+    verdict = short_name(exam.verdict, exam.language)
     if exam.verdict in {known.name for known in exam.classes}:
         verdict += f" {exam.certainty:.0%}"
     return _DESCRIPTION[exam.language].format(verdict)
@@ -112,7 +118,8 @@ def report_series_uid(study_uid: str, series_uid: str) -> str:
     return hashed_uid("report series", study_uid, series_uid)
 
 
-def _fingerprint(exam: ReportedExam) -> str:
+@lru_cache(maxsize=4)
+def fingerprint(exam: ReportedExam) -> str:
     """Hash of everything that changes the bytes."""
     content = json.dumps([TEMPLATE, asdict(exam)], sort_keys=True, default=_as_text, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -124,7 +131,8 @@ def _as_text(value: object) -> str:
     raise TypeError(f"{value!r} has no place in a fingerprint.")
 
 
-def _whole(moment: datetime) -> datetime:
+def whole_seconds(moment: datetime) -> datetime:
+    """Return a moment without its fraction of a second, which DICOM writes in several ways."""
     return moment.replace(microsecond=0)
 
 
@@ -139,21 +147,22 @@ def _previous(exam: ReportedExam) -> list[Dataset] | None:
     return [item]
 
 
-def _equipment(exam: ReportedExam) -> ContributingEquipment:
-    equipment = ContributingEquipment(
+def equipment(exam: ReportedExam) -> ContributingEquipment:
+    """Return the algorithm as contributing equipment."""
+    made = ContributingEquipment(
         manufacturer=ORGANISATION,
         purpose_of_reference=concept("109102", "DCM", exam.language),
         manufacturer_model_name=f"{exam.algorithm.name} {exam.algorithm.version}"[:64],
         software_versions=exam.algorithm.software,
         device_serial_number=exam.algorithm.sha256[:16],
     )
-    equipment.DeviceUID = device_uid(exam)
-    return equipment
+    made.DeviceUID = device_uid(exam)
+    return made
 
 
 def _complete(report: Dataset, exam: ReportedExam) -> None:
     """Set what highdicom leaves out, and the stored time where it takes the present one."""
-    moment = _whole(exam.classified_at)
+    moment = whole_seconds(exam.classified_at)
     report.update(Dataset.from_json(exam.header.context))
     report.InstanceCreationDate, report.InstanceCreationTime = report.ContentDate, report.ContentTime
     report.TimezoneOffsetFromUTC = moment.strftime("%z")

@@ -18,7 +18,8 @@ CODES = {"UIP": "RID5333", "NSIP": "RID5341", "indeterminate": "82334004"}
 
 
 def _settings(orthanc: Orthanc, protocols: list[str], scalars: str) -> str:
-    tables = 'language = "pt-BR"\n' + scalars
+    # Two of the series are reconstructions of one study.
+    tables = 'language = "pt-BR"\n' + scalars + '\n[selection]\nothers = "classify"\n'
     for protocol in protocols:
         if protocol == "dimse":
             where = f'host = "127.0.0.1"\nport = {orthanc.port}\nae_title = "ORTHANC"'

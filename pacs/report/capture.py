@@ -1,0 +1,120 @@
+"""What is shown beside the report: pages and pictures as Secondary Capture, and the page as Encapsulated PDF.
+
+All stand in the study of the CT, in series of their own above its numbers: what is below may open instead of the CT.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from pacs.codes import ORGANISATION, concept
+from pacs.report import header as headers
+from pacs.report.content import hashed_uid
+from pacs.report.document import Document, describe, equipment, fingerprint, whole_seconds
+from pacs.report.exam import KeySlice, ReportedExam
+
+SUMMARY_SERIES_NUMBER, HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER = 980, 981, 982
+_IMAGE_REPORT = ("18748-4", "LN")  # the document's title: Diagnostic imaging study
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object stands: its name within the exam, the number of its series, its own within that."""
+
+    name: str
+    series_number: int
+    instance_number: int
+
+
+def build_capture(
+    exam: ReportedExam, place: Place, pixels: NDArray[np.uint8], sources: tuple[KeySlice, ...], *, axial: bool = False
+) -> Document:
+    """Build a Secondary Capture (PS3.3 A.8.1) of RGB pixels (rows, columns, 3).
+
+    sources: the slices that it was derived from. axial: it shows a slice as it lies, right to left and front to back.
+    """
+    dataset = _shared(exam, place, SecondaryCaptureImageStorage)
+    dataset.Modality = "OT"  # CT would be taken for a damaged one
+    dataset.ConversionType = "WSD"
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.PatientOrientation = ["L", "P"] if axial else ""
+    dataset.BurnedInAnnotation = "NO"  # nothing in it says who the patient is
+    dataset.DerivationDescription = "Made by an algorithm; not for diagnosis"
+    dataset.SourceImageSequence = Sequence(map(_source, sources))
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    content = pixels.tobytes()
+    dataset.PixelData = content + b"\0" * (len(content) % 2)
+    dataset["PixelData"].VR = "OB"
+    return _written(dataset)
+
+
+def build_pdf(exam: ReportedExam, place: Place, content: bytes, title: str) -> Document:
+    """Build an Encapsulated PDF (PS3.3 A.45.1); the page names the patient."""
+    dataset = _shared(exam, place, EncapsulatedPDFStorage)
+    dataset.Modality = "DOC"
+    dataset.ConversionType = "WSD"
+    dataset.BurnedInAnnotation = "YES"
+    dataset.AcquisitionDateTime = None
+    dataset.DocumentTitle = title
+    dataset.ConceptNameCodeSequence = Sequence([concept(*_IMAGE_REPORT, exam.language)])
+    dataset.SourceInstanceSequence = Sequence(map(_reference, exam.key_slices))
+    dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    dataset.EncapsulatedDocumentLength = len(content)
+    dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
+    return _written(dataset)
+
+
+def _shared(exam: ReportedExam, place: Place, sop_class_uid: str) -> Dataset:
+    """Return what all objects have: patient and study as in the report, a series and an instance."""
+    description = describe(exam)
+    charset = headers.character_set(exam.header, description, exam.algorithm.name, exam.algorithm.version)
+    dataset = headers.evidence(exam.header, exam.instances[0], charset)
+    moment = whole_seconds(exam.classified_at)
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = hashed_uid(place.name, fingerprint(exam))
+    dataset.SeriesInstanceUID = hashed_uid(
+        f"series {place.series_number}", exam.header.study_uid, exam.header.series_uid
+    )
+    dataset.SeriesNumber, dataset.InstanceNumber = place.series_number, place.instance_number
+    dataset.SeriesDescription = description
+    for kind in ("Series", "Content", "InstanceCreation"):
+        setattr(dataset, f"{kind}Date", moment.strftime("%Y%m%d"))
+        setattr(dataset, f"{kind}Time", moment.strftime("%H%M%S"))
+    dataset.TimezoneOffsetFromUTC = moment.strftime("%z")
+    dataset.Manufacturer, dataset.ManufacturerModelName = ORGANISATION, "Reticula"
+    dataset.DeviceSerialNumber, dataset.SoftwareVersions = exam.algorithm.sha256[:16], exam.algorithm.software
+    dataset.ContributingEquipmentSequence = Sequence([equipment(exam)])
+    return dataset
+
+
+def _reference(key: KeySlice) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = key.instance.sop_class_uid, key.instance.sop_uid
+    if key.frame is not None:
+        item.ReferencedFrameNumber = key.frame
+    return item
+
+
+def _source(key: KeySlice) -> Dataset:
+    item = _reference(key)
+    item.PurposeOfReferenceCodeSequence = Sequence([concept("121322", "DCM")])
+    return item
+
+
+def _written(dataset: Dataset) -> Document:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.preamble = b"\0" * 128
+    buffer = BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return Document(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), buffer.getvalue())
