@@ -263,6 +263,11 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Nenhuma instância no período de espera",
         "Ninguna instancia en el periodo de espera",
     ),
+    ("incomplete", PRIVATE_SCHEME): (
+        "Fewer instances came than the PACS has",
+        "Chegaram menos instâncias do que o PACS tem",
+        "Llegaron menos instancias de las que tiene el PACS",
+    ),
     ("maximum_wait", PRIVATE_SCHEME): (
         "The maximum wait was over",
         "O tempo máximo de espera acabou",

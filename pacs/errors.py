@@ -4,6 +4,7 @@ PacsError
 ├── Rejected        the input is not what this product works on; `code` is stable, the message is a sentence
 ├── Unreadable      bytes that cannot be understood or decoded
 ├── ListenError     the address cannot be listened on
+├── QueryError      an archive could not be asked, or refused
 ├── TlsError        certificate, key or authorities cannot be used
 └── DeliveryError   a destination did not take an object
     ├── Retry       try again later
@@ -30,6 +31,10 @@ class Unreadable(PacsError):
 
 class ListenError(PacsError):
     """The address cannot be listened on."""
+
+
+class QueryError(PacsError):
+    """An archive could not be asked, or refused."""
 
 
 class TlsError(PacsError):

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from worker.database import Database
+from worker.errors import WorkerError
 from worker.registry import Registry
-from worker.sections import AuthSettings, DestinationSettings, DicomwebSettings, HttpTlsSettings, TlsSettings
+from worker.sections import (
+    AuthSettings,
+    DestinationSettings,
+    DicomwebSettings,
+    DicomwebSourceSettings,
+    HttpTlsSettings,
+    SourceSettings,
+    TlsSettings,
+)
 from worker.settings import Settings
 from worker.switches import Switch
 
@@ -21,12 +30,14 @@ if TYPE_CHECKING:
 
     from pacs.destinations import Destination
     from pacs.listener import Listener
+    from pacs.retrieval import Source
     from pacs.spool import Spool
     from pacs.tls import Identity
     from worker.audit_relay import AuditRelay
     from worker.broker import Broker
     from worker.commitments import CommitmentInbox
     from worker.delivery import DeliveryStage
+    from worker.expectation import Expectations
     from worker.journal import Journal
     from worker.privacy import Identities
     from worker.reports import ReportStore
@@ -138,6 +149,24 @@ class Application:
         """The destinations by name."""
         return {configured.name: make_destination(configured) for configured in self.settings.destinations}
 
+    def source(self, name: str) -> "Source":
+        """Return one of the archives that can be asked. Raises WorkerError where there is none of that name."""
+        for configured in self.settings.sources:
+            if configured.name == name:
+                return make_source(configured, self.settings.listener.max_instance_mb << 20)
+        known = ", ".join(source.name for source in self.settings.sources) or "none"
+        raise WorkerError(f"There is no source {name} in the settings; known: {known}.")
+
+    @cached_property
+    def expectations(self) -> "Expectations | None":
+        """How many instances the archive has of a series, where it is to be asked."""
+        named = self.settings.listener.expected_from
+        if named is None:
+            return None
+        from worker.expectation import Expectations
+
+        return Expectations(self.source(named))
+
     def listener(self) -> "Listener":
         """A listener that stores into the spool."""
         from pacs.commitment import CommitmentProvider, CommitmentService, Requestor
@@ -225,6 +254,7 @@ class Application:
             self.commitments,
             self.identities,
             self.rules,
+            self.expectations,
             self.work_switch,
             self.audit_relay,
         )
@@ -284,6 +314,27 @@ def make_destination(configured: DestinationSettings) -> "Destination":
             commitment=configured.commitment,
         )
     return DicomwebDestination(configured.name, configured.url, _credentials(configured.auth), configured.verify)
+
+
+def make_source(configured: SourceSettings, longest: int) -> "Source":
+    """Make the source that the settings describe. longest: bytes that an instance may have."""
+    from pacs.retrieval import DicomwebSource, DimseSource
+
+    if isinstance(configured, DicomwebSourceSettings):
+        credentials = _credentials(configured.auth)
+        return DicomwebSource(configured.name, configured.url, credentials, configured.verify, longest=longest)
+    from pacs.tls import client_context
+
+    identity = tls_identity(configured.tls)
+    return DimseSource(
+        configured.name,
+        configured.host,
+        configured.port,
+        configured.ae_title,
+        configured.calling_ae,
+        retrieve=configured.retrieve,
+        tls=None if identity is None else client_context(identity),
+    )
 
 
 def _credentials(configured: AuthSettings | None) -> tuple[str, str] | str | None:

@@ -39,6 +39,7 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     shown["label"] = labels.current(session).get(series_uid)
     shown["description"], shown["kernel"] = series.description or None, series.kernel or None
     shown["thickness_mm"], shown["urgent"] = series.thickness_mm, series.urgent
+    shown["expected_count"] = series.expected_count
     shown["scope_rule"], shown["shadow"] = series.scope_rule, series.shadow
     shown["notes"] = [] if classification is None else classification.notes
     shown["slices"] = [_slice(image) for image in slices]

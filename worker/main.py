@@ -21,6 +21,7 @@ from worker.commands.demo import demo
 from worker.commands.evaluate import evaluate
 from worker.commands.pause import drain, pause, resume
 from worker.commands.phantom import phantom
+from worker.commands.pull import pull
 from worker.commands.retrain import retrain
 from worker.commands.serve import listen, serve, sweep, up, work
 from worker.commands.train import train
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
 for command in (
-    demo, up, listen, serve, work, sweep, pause, drain, resume, check, backup, restore, phantom, train, evaluate,
+    demo, up, listen, serve, work, sweep, pause, drain, resume, pull, check, backup, restore, phantom, train, evaluate,
     compare, retrain,
 ):  # fmt: skip
     app.command()(command)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
 from pacs.report import Algorithm, ClassFinding, KeySlice, Predecessor, ReportedExam, ReportedInstance
-from pacs.report.exam import Language
+from pacs.report.exam import INCOMPLETE, Language
 from pacs.report.header import valid_zone
 from pacs.series import Patient, SeriesHeader
 from worker import exams
@@ -80,7 +80,9 @@ def reported_exam(
     return ReportedExam(
         header=header,
         revision=series.revision,
-        completeness=series.completeness or "",
+        completeness=INCOMPLETE if is_incomplete(series) else series.completeness or "",
+        instance_count=series.instance_count,
+        expected_count=series.expected_count,
         instances=tuple(dict.fromkeys(ReportedInstance(image.sop_uid, image.sop_class_uid) for image in classified)),
         key_slices=tuple(_key_slice(image) for image in keys),
         verdict=row.verdict,
@@ -96,6 +98,11 @@ def reported_exam(
         language=language,
         final=final,
     )
+
+
+def is_incomplete(series: Series) -> bool:
+    """Whether fewer instances came than the PACS said it has."""
+    return series.expected_count is not None and series.instance_count < series.expected_count
 
 
 def stored_header(row: Classification) -> SeriesHeader:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from worker.errors import SettingsError
-from worker.sections import DimseSettings
+from worker.sections import DimseSettings, DimseSourceSettings
 from worker.settings import Settings, config_file
 
 
@@ -48,8 +48,8 @@ def _files(settings: Settings) -> Iterator[Path]:
     if settings.http.tls is not None:
         yield settings.http.tls.key
     yield from (account.token_file for account in settings.http.accounts if account.token_file is not None)
-    for destination in settings.destinations:
-        if isinstance(destination, DimseSettings):
+    for destination in (*settings.destinations, *settings.sources):
+        if isinstance(destination, (DimseSettings, DimseSourceSettings)):
             if destination.tls is not None:
                 yield destination.tls.key
         elif destination.auth is not None:

@@ -38,6 +38,8 @@ class ListenerSettings(_Section):
     host: str = "127.0.0.1"
     port: Port = 11112
     quiet_seconds: float = Field(default=30, gt=0)
+    settled_seconds: float = Field(default=5, gt=0)
+    expected_from: Name | None = None
     max_wait_seconds: float = Field(default=1800, gt=0)
     max_associations: int = Field(default=32, ge=1)
     max_associations_per_peer: int = Field(default=16, ge=1)
@@ -219,23 +221,51 @@ class AuthSettings(_Section):
         return self
 
 
+def _without_credentials(value: str) -> str:
+    if "@" in value.split("/")[2]:
+        raise ValueError("must hold no user and password, since it is shown: give them as auth")
+    return value
+
+
+WebAddress = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_without_credentials)]
+
+
 class DicomwebSettings(_Section):
     """`[[destinations]]` of kind `dicomweb`: a PACS reached by STOW-RS."""
 
     name: Name
     kind: Literal["dicomweb"]
     required: bool = True
-    url: str = Field(pattern=r"^https?://")
+    url: WebAddress
     auth: AuthSettings | None = None
     objects: Objects = ("sr",)
     verify: bool | Path = True
 
-    @field_validator("url")
-    @classmethod
-    def _without_credentials(cls, value: str) -> str:
-        if "@" in value.split("/")[2]:
-            raise ValueError("must hold no user and password, since it is shown: give them as auth")
-        return value
-
 
 DestinationSettings = Annotated[DimseSettings | DicomwebSettings, Field(discriminator="kind")]
+
+
+class DimseSourceSettings(_Section):
+    """`[[sources]]` of kind `dimse`: an archive asked by C-FIND. With `move` it must know our AE title and listener."""
+
+    name: Name
+    kind: Literal["dimse"]
+    host: str
+    port: Port
+    ae_title: AETitle
+    calling_ae: AETitle = "RETICULA"
+    retrieve: Literal["get", "move"] = "get"
+    tls: TlsSettings | None = None
+
+
+class DicomwebSourceSettings(_Section):
+    """`[[sources]]` of kind `dicomweb`: an archive asked by QIDO-RS."""
+
+    name: Name
+    kind: Literal["dicomweb"]
+    url: WebAddress
+    auth: AuthSettings | None = None
+    verify: bool | Path = True
+
+
+SourceSettings = Annotated[DimseSourceSettings | DicomwebSourceSettings, Field(discriminator="kind")]

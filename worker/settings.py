@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +26,7 @@ from worker.sections import (
     RetentionSettings,
     RuleSettings,
     SelectionSettings,
+    SourceSettings,
     TrainingSettings,
     WorkerSettings,
 )
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     rules: tuple[RuleSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
+    sources: tuple[SourceSettings, ...] = ()
 
     @field_validator("data_dir")
     @classmethod
@@ -78,6 +80,20 @@ class Settings(BaseSettings):
         if len(set(names)) < len(names):
             raise ValueError("each destination needs a name of its own")
         return value
+
+    @field_validator("sources")
+    @classmethod
+    def _different(cls, value: tuple[SourceSettings, ...]) -> tuple[SourceSettings, ...]:
+        if len({source.name for source in value}) < len(value):
+            raise ValueError("each source needs a name of its own")
+        return value
+
+    @model_validator(mode="after")
+    def _known_source(self) -> "Settings":
+        named = self.listener.expected_from
+        if named is not None and named not in {source.name for source in self.sources}:
+            raise ValueError(f"listener.expected_from names {named}, which is none of the [[sources]]")
+        return self
 
     @field_validator("rules")
     @classmethod

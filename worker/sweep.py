@@ -25,6 +25,7 @@ from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.commitments import CommitmentInbox
 from worker.database import Database, now
 from worker.errors import UnavailableError
+from worker.expectation import Expectations
 from worker.journal import Journal
 from worker.privacy import Identities
 from worker.queues import CLASSIFY, DELIVER, TRAINING
@@ -79,6 +80,7 @@ class Sweep:
         commitments: CommitmentInbox,
         identities: Identities,
         rules: Rules,
+        expectations: Expectations | None,
         work_switch: Switch,
         audit_relay: AuditRelay | None,
     ) -> None:
@@ -88,6 +90,7 @@ class Sweep:
         self._registry = registry
         self._broker = broker
         self._journal, self._commitments, self._identities = journal, commitments, identities
+        self._expectations = expectations
         self._rules, self._work_switch, self._audit_relay = rules, work_switch, audit_relay
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
@@ -156,7 +159,7 @@ class Sweep:
                 return False
             series.instance_count = len(known.sop_uids.union(instance.sop_uid for instance in new))
             series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
-            criterion = self._criterion(new, now())
+            criterion = self._criterion(series, new, now())
             if criterion is not None:
                 self._close(session, series, new, criterion)
         return False
@@ -187,9 +190,16 @@ class Sweep:
         session.add(following)
         return following
 
-    def _criterion(self, new: list[SpooledInstance], moment: datetime) -> Completeness | None:
+    def _criterion(self, series: Series, new: list[SpooledInstance], moment: datetime) -> Completeness | None:
         listener = self._settings.listener
-        if moment - new[-1].arrived >= timedelta(seconds=listener.quiet_seconds):
+        quiet = moment - new[-1].arrived
+        if self._expectations is not None and quiet >= timedelta(seconds=listener.settled_seconds) / 2:
+            expected = self._expectations.count(series.study.study_uid, series.series_uid)
+            series.expected_count = expected if expected is not None else series.expected_count
+            settled = quiet >= timedelta(seconds=listener.settled_seconds)
+            if settled and expected is not None and series.instance_count >= expected > 0:
+                return Completeness.EXPECTED_COUNT
+        if quiet >= timedelta(seconds=listener.quiet_seconds):
             return Completeness.QUIET_PERIOD
         if moment - new[0].arrived >= timedelta(seconds=listener.max_wait_seconds):
             return Completeness.MAXIMUM_WAIT
@@ -266,6 +276,8 @@ class Sweep:
             self._spool.expire_aside(self._settings.listener.aside_days, now().date())
             self._broker.tidy()
             liveness.forget_signs(self._settings.data_dir)
+            if self._expectations is not None:
+                self._expectations.forget()
         except OSError as error:
             logger.warning("What was laid aside could not be removed: %s", error)
 

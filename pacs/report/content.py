@@ -32,7 +32,7 @@ from pydicom.dataset import Dataset
 from pacs import codes
 from pacs.codes import ORGANISATION, concept, private
 from pacs.report import header as headers
-from pacs.report.exam import KeySlice, ReportedExam
+from pacs.report.exam import INCOMPLETE, KeySlice, ReportedExam
 
 _SLICE_THICKNESS = ("112225", "DCM")
 _DISCLAIMER = {
@@ -99,6 +99,11 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
         parameters=[
             _DISCLAIMER[exam.language],
             *([] if exam.scope_rule is None else [f"scope rule {exam.scope_rule}"]),
+            *(
+                [f"{exam.instance_count} of {exam.expected_count} instances came"]
+                if exam.completeness == INCOMPLETE
+                else []
+            ),
             *exam.algorithm.parameters,
         ],
         manufacturer=ORGANISATION,

@@ -7,6 +7,7 @@ from typing import Literal
 from pacs.series import SeriesHeader
 
 Language = Literal["en", "pt-BR", "es"]
+INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,15 @@ class ReportedExam:
     verdict: name of a class, or `indeterminate`; then reason_code says why (`few_slices`, `unfamiliar`, `undecided`).
     certainty: probability of the most probable class, 0 to 1.
     scope_rule: the rule that chose the exam; None: nobody said that the patient has systemic sclerosis.
-    completeness: the criterion that closed the series. classified_at carries the zone that the report states.
+    completeness: the criterion that closed the series, or `incomplete` where the PACS had more (expected_count) than
+    came (instance_count). classified_at carries the zone that the report states.
     """
 
     header: SeriesHeader
     revision: int
     completeness: str
+    instance_count: int
+    expected_count: int | None
     instances: tuple[ReportedInstance, ...]
     key_slices: tuple[KeySlice, ...]
     verdict: str

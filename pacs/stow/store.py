@@ -1,16 +1,8 @@
 """One Store transaction: each part is taken in as an instance that came by C-STORE would be."""
 
 import logging
-from io import BytesIO
-
-from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import read_dataset
-from pydicom.uid import UID
-from pynetdicom.dsutils import create_file_meta
 
 from pacs.acceptance import accepted
-from pacs.discreet import said
-from pacs.elements import is_uid, text
 from pacs.errors import Unreadable
 from pacs.intake import (
     CANNOT_UNDERSTAND,
@@ -20,6 +12,7 @@ from pacs.intake import (
     Intake,
     Sender,
 )
+from pacs.part10 import take_apart
 from pacs.stow.answer import Answer, Outcome, answer
 from pacs.stow.parts import Malformed
 
@@ -28,10 +21,6 @@ logger = logging.getLogger(__name__)
 # PS3.18 table 10.5.3-3: reasons that C-STORE has no use for.
 _CLASS_NOT_SUPPORTED = 0x0122
 _SYNTAX_NOT_SUPPORTED = 0xC122
-# PS3.10 chapter 7.1: preamble, prefix, and (0002,0000), whose value is the length of what follows.
-_PREFIX = slice(128, 132)
-_LENGTH = slice(140, 144)
-_GROUP_FROM = 144
 
 
 class StoreRequest:
@@ -66,7 +55,7 @@ class StoreRequest:
 
     def _take(self, content: bytes) -> Outcome:
         try:
-            meta, encoded = _parted(content)
+            meta, encoded = take_apart(content)
         except Unreadable as error:
             logger.warning("A part from %s is refused: %s.", self._sender.name, error)
             return Outcome(CANNOT_UNDERSTAND)
@@ -83,24 +72,3 @@ class StoreRequest:
             uid = taken.instance.study_uid
             self._received[uid] = self._received.get(uid, 0) + 1
         return Outcome(taken.status, sop_class, sop_uid)
-
-
-def _parted(content: bytes) -> tuple[FileMetaDataset, bytes]:
-    """Return what the file meta information names, and the encoded dataset after it. Raises Unreadable."""
-    if content[_PREFIX] != b"DICM" or content[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
-        raise Unreadable("it is not in the DICOM File Format")
-    end = _GROUP_FROM + int.from_bytes(content[_LENGTH], "little")
-    if end > len(content):
-        raise Unreadable("its file meta information is cut off")
-    try:
-        given = read_dataset(BytesIO(content[_GROUP_FROM:end]), is_implicit_VR=False, is_little_endian=True)
-        uids = [
-            text(given, keyword)
-            for keyword in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
-        ]
-    except Exception as error:  # pydicom raises whatever it likes on garbage
-        raise Unreadable(f"its file meta information cannot be read ({said(error)})") from error
-    if not all(map(is_uid, uids)):
-        raise Unreadable("its file meta information names no class, instance and transfer syntax")
-    sop_class, sop_uid, syntax = map(UID, uids)
-    return create_file_meta(sop_class_uid=sop_class, sop_instance_uid=sop_uid, transfer_syntax=syntax), content[end:]

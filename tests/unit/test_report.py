@@ -46,7 +46,8 @@ def reported(
         for instance, image in list(zip(instances, series.slices, strict=True))[:keys]
     )  # fmt: skip
     exam = ReportedExam(
-        header=series.header, revision=1, completeness="quiet_period", instances=instances, key_slices=key_slices,
+        header=series.header, revision=1, completeness="quiet_period",
+        instance_count=slices, expected_count=None, instances=instances, key_slices=key_slices,
         verdict="UIP", certainty=0.93, reason_code="",
         classes=(
             ClassFinding("UIP", "RID5333", "RADLEX", "Usual interstitial pneumonia", 0.93, 5),

@@ -52,6 +52,8 @@ def _checks(app: Application) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "destinations", _no_destination
     for name, destination in app.destinations.items():
         yield f"destination {name}", partial(_destination, destination)
+    for configured in app.settings.sources:
+        yield f"source {configured.name}", partial(_source, app, configured.name)
 
 
 def _keys(app: Application) -> str:
@@ -118,6 +120,11 @@ def _work(app: Application) -> str:
 
 def _no_destination() -> str:
     raise WorkerError("none is configured, so no report leaves; add [[destinations]] to the settings.")
+
+
+def _source(app: Application, name: str) -> str:
+    app.source(name).check()
+    return "answers"
 
 
 def _destination(destination: "Destination") -> str:
