@@ -106,5 +106,5 @@ class DicomwebSource:
             return [Dataset.from_json(item) for item in answer.json()]
         except Exception as error:  # pydicom raises whatever it likes on what is no DICOM
             raise QueryError(
-                f"{self.name} ({self._url}) answered what cannot be read ({type(error).__name__}): is it the DICOMweb root?"
+                f"{self.name} ({self._url}) sent what cannot be read ({type(error).__name__}): is it the DICOMweb root?"
             ) from error
