@@ -25,6 +25,7 @@ from worker.commands.pull import pull
 from worker.commands.retrain import retrain
 from worker.commands.serve import listen, serve, sweep, up, work
 from worker.commands.train import train
+from worker.commands.worklist import worklist
 from worker.errors import SettingsError, WorkerError
 from worker.settings import CONFIG_VARIABLE
 from worker.version import __version__
@@ -38,8 +39,8 @@ app = typer.Typer(
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
 for command in (
-    demo, up, listen, serve, work, sweep, pause, drain, resume, pull, check, backup, restore, phantom, train, evaluate,
-    compare, retrain,
+    demo, up, listen, serve, work, sweep, pause, drain, resume, pull, worklist, check, backup, restore, phantom, train,
+    evaluate, compare, retrain,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(exams.app, name="exams")

@@ -245,6 +245,12 @@ class DicomwebSettings(_Section):
 DestinationSettings = Annotated[DimseSettings | DicomwebSettings, Field(discriminator="kind")]
 
 
+class WorklistSettings(_Section):
+    """`[worklist]`: where a study is opened; `{study_uid}` is filled in."""
+
+    viewer: str | None = Field(default=None, pattern=r"^https?://.*\{study_uid\}")
+
+
 class DimseSourceSettings(_Section):
     """`[[sources]]` of kind `dimse`: an archive asked by C-FIND. With `move` it must know our AE title and listener."""
 

@@ -29,6 +29,7 @@ from worker.sections import (
     SourceSettings,
     TrainingSettings,
     WorkerSettings,
+    WorklistSettings,
 )
 
 CONFIG_VARIABLE = "RETICULA_CONFIG"
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     privacy: PrivacySettings = PrivacySettings()
     audit: AuditSettings = AuditSettings()
     training: TrainingSettings = TrainingSettings()
+    worklist: WorklistSettings = WorklistSettings()
     rules: tuple[RuleSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

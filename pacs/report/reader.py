@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydicom.dataset import Dataset
 
 from pacs.codes import PRIVATE_SCHEME
+from pacs.elements import text
 from pacs.errors import Unreadable
 
 _IMPRESSION, _CERTAINTY = ("111023", "DCM"), ("111013", "DCM")
@@ -16,12 +18,20 @@ _MEASUREMENT_GROUP = ("125007", "DCM")
 class ReadReport:
     """What a report says. certainty and probabilities: 0 to 1; probabilities by class name.
 
-    impression: (code, scheme, meaning). series_uids, sop_uids: of the evidence.
+    impression: (code, scheme, meaning). series_uids, sop_uids: of the evidence. replaces: reports that it replaces.
+    reported_at: as the report states it, with its zone; None where it does not.
     """
 
     sop_uid: str
     study_uid: str
     patient_id: str
+    patient_name: str
+    accession_number: str
+    study_date: str
+    description: str
+    reported_at: datetime | None
+    preliminary: bool
+    replaces: frozenset[str]
     impression: tuple[str, str, str]
     certainty: float
     probabilities: dict[str, float]
@@ -52,13 +62,36 @@ def _read(dataset: Dataset, group: Dataset, impression: Dataset, certainty: Data
     return ReadReport(
         sop_uid=str(dataset.SOPInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),
-        patient_id=str(dataset.PatientID),
+        patient_id=text(dataset, "PatientID"),
+        patient_name=text(dataset, "PatientName"),
+        accession_number=text(dataset, "AccessionNumber"),
+        study_date=text(dataset, "StudyDate"),
+        description=text(dataset, "StudyDescription"),
+        reported_at=_moment(dataset),
+        preliminary=text(dataset, "PreliminaryFlag") != "FINAL",
+        replaces=frozenset(_replaced(dataset)),
         impression=(code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning),
         certainty=_percent(certainty),
         probabilities=probabilities,
         series_uids=frozenset(str(item.SeriesInstanceUID) for item in series),
         sop_uids=frozenset(str(sop.ReferencedSOPInstanceUID) for item in series for sop in item.ReferencedSOPSequence),
     )
+
+
+def _moment(dataset: Dataset) -> datetime | None:
+    stated = text(dataset, "ContentDate") + text(dataset, "ContentTime").partition(".")[0]
+    zone = text(dataset, "TimezoneOffsetFromUTC") or "+0000"
+    try:
+        return datetime.strptime(stated + zone, "%Y%m%d%H%M%S%z")
+    except ValueError:
+        return None
+
+
+def _replaced(dataset: Dataset) -> Iterator[str]:
+    for study in dataset.get("PredecessorDocumentsSequence") or ():
+        for series in study.get("ReferencedSeriesSequence") or ():
+            for sop in series.get("ReferencedSOPSequence") or ():
+                yield text(sop, "ReferencedSOPInstanceUID")
 
 
 def _nodes(node: Dataset) -> Iterator[Dataset]:

@@ -1,6 +1,6 @@
 """QIDO-RS and WADO-RS (PS3.18 chapters 10.6 and 10.4). The bytes of an instance are taken as they come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -9,11 +9,13 @@ from pydicom.dataset import Dataset
 
 from pacs.errors import QueryError
 from pacs.retrieval.query import (
+    LONGEST_REPORT,
     SERIES_KEYS,
     STUDY_KEYS,
     FoundSeries,
     FoundStudy,
     StudyQuery,
+    read_all,
     read_found_series,
     read_study,
     with_uid,
@@ -70,18 +72,24 @@ class DicomwebSource:
 
     def fetch(self, series: FoundSeries, receiver: Receiver) -> None:
         """Retrieve a series in whatever transfer syntax it is kept."""
+        for part in self._parts(series, self._longest):
+            receiver.take_file(part)
+
+    def read(self, series: FoundSeries) -> list[Dataset]:
+        """Return the structured reports of a series."""
+        return list(read_all(part for part in self._parts(series, LONGEST_REPORT) if part is not None))
+
+    def _parts(self, series: FoundSeries, longest: int) -> Iterator[bytes | None]:
         url = f"{self._url}/studies/{series.study_uid}/series/{series.series_uid}"
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         try:
             with self._session.get(url, headers={"Accept": accept}, stream=True, timeout=self._timeout) as answer:
                 if answer.status_code != 200:
                     raise QueryError(f"{self.name} answered {answer.status_code} {answer.reason}.")
-                reader = PartReader(answer.headers.get("Content-Type", ""), self._longest)
+                reader = PartReader(answer.headers.get("Content-Type", ""), longest)
                 for chunk in answer.iter_content(_PIECE):
-                    for part in reader.feed(chunk):
-                        receiver.take_file(part)
-                for part in reader.end():
-                    receiver.take_file(part)
+                    yield from reader.feed(chunk)
+                yield from reader.end()
         except requests.RequestException as error:
             raise QueryError(f"{self.name} ({self._url}) cannot be reached: {type(error).__name__}.") from error
         except Malformed as error:

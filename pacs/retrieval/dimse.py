@@ -1,8 +1,9 @@
 """C-FIND, and C-GET or C-MOVE (PS3.4 annex C)."""
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
@@ -18,12 +19,16 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from pacs.acceptance import CT_TRANSFER_SYNTAXES
 from pacs.errors import QueryError
+from pacs.intake import SUCCESS
+from pacs.report import SR_CLASSES
 from pacs.retrieval.query import (
+    LONGEST_REPORT,
     SERIES_KEYS,
     STUDY_KEYS,
     FoundSeries,
     FoundStudy,
     StudyQuery,
+    read_all,
     read_found_series,
     read_study,
     with_uid,
@@ -36,6 +41,8 @@ _FIND, _GET, _MOVE = (
     str(StudyRootQueryRetrieveInformationModelGet),
     str(StudyRootQueryRetrieveInformationModelMove),
 )
+_CT = {str(sop_class): tuple(map(str, CT_TRANSFER_SYNTAXES)) for sop_class in (CTImageStorage, EnhancedCTImageStorage)}
+_REPORTS = {sop_class: tuple(map(str, _SYNTAXES)) for sop_class in SR_CLASSES}
 _PENDING = (0xFF00, 0xFF01)
 _CONNECT_SECONDS = 10
 
@@ -85,8 +92,25 @@ class DimseSource:
         def store(event: Any) -> int:
             return receiver.take(event.file_meta, event.encoded_dataset(include_meta=False))
 
-        with self._associate([_GET], store) as association:
+        with self._associate([_GET], store, _CT) as association:
             self._follow(association.send_c_get(identifier, _GET))
+
+    def read(self, series: FoundSeries) -> list[Dataset]:
+        """Return the structured reports of a series, by C-GET whatever `retrieve` says: they are for us, now."""
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = "SERIES"
+        identifier.StudyInstanceUID, identifier.SeriesInstanceUID = series.study_uid, series.series_uid
+        found: list[bytes] = []
+
+        def keep(event: Any) -> int:
+            content = event.encoded_dataset()
+            if len(content) <= LONGEST_REPORT:
+                found.append(content)
+            return SUCCESS
+
+        with self._associate([_GET], keep, _REPORTS) as association:
+            self._follow(association.send_c_get(identifier, _GET))
+        return list(read_all(found))
 
     def check(self) -> None:
         """Send a C-ECHO, and see that it can be asked."""
@@ -125,17 +149,18 @@ class DimseSource:
             raise QueryError(f"{self.name} ended the retrieval with {_named(code)}, {failed} instances failed.")
 
     @contextmanager
-    def _associate(self, classes: Sequence[str], store: Any = None) -> Iterator[Association]:
+    def _associate(
+        self, classes: Sequence[str], store: Any = None, stored: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> Iterator[Association]:
         entity = AE(self._calling_ae)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
         entity.connection_timeout = min(_CONNECT_SECONDS, self._timeout)
         contexts = [build_context(each, [str(syntax) for syntax in _SYNTAXES]) for each in classes]
         roles: list[Any] = []
-        if store is not None:
-            for sop_class in (CTImageStorage, EnhancedCTImageStorage):
-                # A context for each: one that lists them all lets the archive choose, and perhaps transcode.
-                contexts += [build_context(sop_class, str(syntax)) for syntax in CT_TRANSFER_SYNTAXES]
-                roles.append(build_role(sop_class, scp_role=True))
+        for sop_class, syntaxes in stored.items():
+            # A context for each: one that lists them all lets the archive choose, and perhaps transcode.
+            contexts += [build_context(sop_class, syntax) for syntax in syntaxes]
+            roles.append(build_role(sop_class, scp_role=True))
         try:
             association = entity.associate(
                 self._host, self._port, contexts, ae_title=self._ae_title, max_pdu=0, ext_neg=roles, tls_args=self._tls,

@@ -1,9 +1,12 @@
 """What an archive is asked for, and what it answers (PS3.4 C.6.2.1: Study Root)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -11,6 +14,8 @@ from pacs.elements import integer, text
 
 if TYPE_CHECKING:
     from pacs.retrieval.receiver import Receiver
+
+LONGEST_REPORT = 32 << 20  # bytes
 
 # What a query returns of a study and of a series.
 STUDY_KEYS = (
@@ -88,6 +93,10 @@ class Source(Protocol):
         """Have the instances of a series handed over."""
         ...
 
+    def read(self, series: FoundSeries) -> list[Dataset]:
+        """Return the structured reports of a series."""
+        ...
+
     def check(self) -> None:
         """See that it answers."""
         ...
@@ -124,3 +133,10 @@ def read_found_series(answer: Dataset, study_uid: str) -> FoundSeries:
 def with_uid(found: Iterator[FoundStudy]) -> list[FoundStudy]:
     """Return the studies that name one, each once."""
     return list({study.study_uid: study for study in found if study.study_uid}.values())
+
+
+def read_all(contents: Iterable[bytes]) -> Iterator[Dataset]:
+    """Yield what can be read of objects in the DICOM File Format."""
+    for content in contents:
+        with suppress(Exception):  # pydicom raises whatever it likes on garbage; the others are read all the same
+            yield dcmread(BytesIO(content))

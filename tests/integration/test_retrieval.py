@@ -238,6 +238,9 @@ class Counting:
     def fetch(self, series: FoundSeries, receiver: Receiver) -> None:
         raise NotImplementedError
 
+    def read(self, series: FoundSeries) -> list[Dataset]:
+        raise NotImplementedError
+
     def check(self) -> None:
         raise NotImplementedError
 

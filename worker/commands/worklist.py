@@ -1,0 +1,53 @@
+"""`reticula worklist`: the reports that the PACS holds, the most urgent first."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from worker import audit, console
+from worker.commands.context import application
+from worker.errors import WorkerError
+
+
+def worklist(
+    source: Annotated[str, typer.Argument(help="One of the [[sources]]; not needed where there is one.")] = "",
+    days: Annotated[int, typer.Option(help="Studies of so many days.", min=1)] = 30,
+    html: Annotated[Path | None, typer.Option(help="Write the list to this HTML file.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what the PACS has been told: UIP first, then NSIP, then indeterminate, of each the oldest first.
+
+    Example: reticula worklist pacs --days 7 --html /srv/www/worklist.html
+    """
+    from pacs.report.document import short_name
+    from worker.summary.wording import percent
+    from worker.worklist import as_json as entry_as_json
+    from worker.worklist import gather, write_page
+
+    app = application()
+    sources = app.settings.sources
+    if not source and len(sources) != 1:
+        raise WorkerError("Name one of the [[sources]] of the settings: there is not exactly one.")
+    today = date.today()  # noqa: DTZ011 – studies have the date of the place
+    dates = f"{today - timedelta(days=days):%Y%m%d}-{today + timedelta(days=1):%Y%m%d}"
+    entries = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer)
+    app.journal.note(audit.person(), "exams listed", "worklist")
+    if html is not None:
+        write_page(html, entries, app.settings.language)
+    if as_json:
+        console.say_json([entry_as_json(entry) for entry in entries])
+    elif html is None:
+        language = app.settings.language
+        table = Table("result", "probability", "patient", "number", "CT of", "reported", "study")
+        for entry in entries:
+            report = entry.report
+            reported = "" if report.reported_at is None else report.reported_at.strftime("%Y-%m-%d %H:%M")
+            table.add_row(
+                short_name(entry.verdict, language), percent(report.certainty, language), report.patient_name,
+                report.patient_id, report.study_date, reported, entry.link or report.study_uid,
+            )  # fmt: skip
+        console.out.print(table)

@@ -1,0 +1,9 @@
+"""The worklist: reports read back from the PACS, not from our database, the most urgent first.
+
+`entries`: what stands in it and in which order. `page`: as one HTML file.
+"""
+
+from worker.worklist.entries import Entry, as_json, gather
+from worker.worklist.page import write_page
+
+__all__ = ["Entry", "as_json", "gather", "write_page"]

@@ -1,0 +1,87 @@
+"""What stands in the worklist: new UIP first, then new NSIP, then what is indeterminate; of each the oldest first.
+
+New is a report that no later one replaces. Anybody can make the same list from the same reports.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from models.bundle import KNOWN_CLASSES
+from pacs.codes import INDETERMINATE_CODE
+from pacs.errors import Unreadable
+from pacs.report.reader import ReadReport, read_report
+from pacs.retrieval import Source, StudyQuery
+
+INDETERMINATE = "indeterminate"
+# By the code of the impression; what is not here comes last.
+_NAMES = {known.code.value: known.name for known in KNOWN_CLASSES.values()} | {INDETERMINATE_CODE: INDETERMINATE}
+URGENCY = ("UIP", "NSIP", INDETERMINATE)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A report and how urgent it is: 1 is the most urgent. link: where the study is opened; None without a viewer."""
+
+    report: ReadReport
+    verdict: str
+    urgency: int
+    link: str | None
+
+
+def gather(source: Source, dates: str, viewer: str | None) -> list[Entry]:
+    """Return the entries of studies of some days (as in DICOM: a range), the most urgent first. Raises QueryError."""
+    reports = list(_reports(source, dates))
+    replaced = {uid for report in reports for uid in report.replaces}
+    newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
+    return ordered(_entry(report, viewer) for report in newest.values())
+
+
+def ordered(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries in the order in which they are looked at."""
+    return sorted(entries, key=lambda entry: (entry.urgency, entry.report.reported_at or _NEVER, entry.report.sop_uid))
+
+
+def as_json(entry: Entry) -> dict[str, Any]:
+    """Return an entry as scripts read it."""
+    report = entry.report
+    return {
+        "urgency": entry.urgency,
+        "verdict": entry.verdict,
+        "certainty": report.certainty,
+        "probabilities": report.probabilities,
+        "patient_id": report.patient_id or None,
+        "patient_name": report.patient_name or None,
+        "accession_number": report.accession_number or None,
+        "study_uid": report.study_uid,
+        "study_date": report.study_date or None,
+        "description": report.description or None,
+        "series_uids": sorted(report.series_uids),
+        "sop_uid": report.sop_uid,
+        "preliminary": report.preliminary,
+        "reported_at": None if report.reported_at is None else report.reported_at.astimezone(UTC).isoformat(),
+        "link": entry.link,
+    }
+
+
+def _reports(source: Source, dates: str) -> Iterator[ReadReport]:
+    for study in source.studies(StudyQuery(dates=dates, modality="SR")):
+        for series in source.series(study.study_uid):
+            if series.modality != "SR":
+                continue
+            for dataset in source.read(series):
+                try:
+                    report = read_report(dataset)
+                except (Unreadable, AttributeError, IndexError, ValueError, TypeError):
+                    continue  # somebody else's report
+                if report.impression[0] in _NAMES:
+                    yield report
+
+
+def _entry(report: ReadReport, viewer: str | None) -> Entry:
+    verdict = _NAMES[report.impression[0]]
+    urgency = URGENCY.index(verdict) + 1 if verdict in URGENCY else len(URGENCY) + 1
+    link = None if viewer is None else viewer.replace("{study_uid}", report.study_uid)
+    return Entry(report, verdict, urgency, link)

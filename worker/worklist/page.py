@@ -1,0 +1,121 @@
+"""The worklist as one HTML file that needs nothing else: no script, no picture, no other file."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from html import escape
+from pathlib import Path
+
+from pacs.report.document import short_name
+from pacs.report.exam import Language
+from worker.summary.wording import WORDING, day, percent
+from worker.worklist.entries import Entry
+
+
+@dataclass(frozen=True)
+class _Words:
+    title: str
+    columns: tuple[str, ...]
+    order: str
+    nothing: str
+    made: str
+    age: tuple[str, str, str]
+    open: str
+
+
+_WORDS: dict[Language, _Words] = {
+    "en": _Words(
+        "Worklist: pattern of interstitial lung disease",
+        ("Result", "Probability", "Patient", "Number", "CT of", "Accession", "Age of the result", ""),
+        "UIP first, then NSIP, then indeterminate; of each the oldest first.",
+        "There are no reports.",
+        "As the PACS had it on {moment}.",
+        ("{count} days", "{count} h", "{count} min"),
+        "Open",
+    ),
+    "pt-BR": _Words(
+        "Lista de trabalho: padrão de doença pulmonar intersticial",
+        ("Resultado", "Probabilidade", "Paciente", "Número", "TC de", "Acesso", "Idade do resultado", ""),
+        "Primeiro PIU, depois PINE, depois indeterminado; de cada um, o mais antigo primeiro.",
+        "Não há relatórios.",
+        "Como o PACS tinha em {moment}.",
+        ("{count} dias", "{count} h", "{count} min"),
+        "Abrir",
+    ),
+    "es": _Words(
+        "Lista de trabajo: patrón de enfermedad pulmonar intersticial",
+        ("Resultado", "Probabilidad", "Paciente", "Número", "TC de", "Acceso", "Antigüedad del resultado", ""),
+        "Primero NIU, después NINE, después indeterminado; de cada uno, el más antiguo primero.",
+        "No hay informes.",
+        "Como lo tenía el PACS el {moment}.",
+        ("{count} días", "{count} h", "{count} min"),
+        "Abrir",
+    ),
+}
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a;background:#fff}
+h1{font-size:1.35rem;margin:0 0 .3rem}p{margin:.2rem 0;color:#555}
+table{border-collapse:collapse;width:100%;margin:1rem 0}th{text-align:left;font-weight:600;color:#555}
+th,td{padding:.45rem .6rem;border-bottom:1px solid #ddd}
+.verdict{font-weight:700}.u1 .verdict{color:#8a5200}.u2 .verdict{color:#005a8c}
+@media(prefers-color-scheme:dark){body{color:#eee;background:#121212}p,th{color:#aaa}th,td{border-color:#333}
+a{color:#8ab4f8}.u1 .verdict{color:#f0b429}.u2 .verdict{color:#7cc4f0}}
+""".strip().replace("\n", "")
+
+
+def draw_page(entries: list[Entry], language: Language, moment: datetime) -> str:
+    """Return the page; `moment`: when the PACS was asked."""
+    words = _WORDS[language]
+    head = "".join(f"<th scope=col>{escape(column)}</th>" for column in words.columns)
+    rows = "".join(_row(entry, language, moment) for entry in entries)
+    table = (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if entries else f"<p>{words.nothing}</p>"
+    )
+    made = words.made.format(moment=moment.astimezone().strftime(f"{WORDING[language].date} %Z"))
+    return (
+        f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><title>{escape(words.title)}</title>'
+        '<meta name="viewport" content="width=device-width">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<style>{_STYLE}</style></head><body><h1>{escape(words.title)}</h1><p>{escape(words.order)}</p>{table}"
+        f"<p>{escape(made)}</p><p>{escape(WORDING[language].disclaimer)}</p></body></html>\n"
+    )
+
+
+def write_page(path: Path, entries: list[Entry], language: Language) -> None:
+    """Write the page so that whoever opens it finds the old one or the new one, whole. Raises OSError."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        temporary.write_text(draw_page(entries, language, datetime.now(UTC)), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _row(entry: Entry, language: Language, moment: datetime) -> str:
+    report = entry.report
+    link = "" if entry.link is None else f'<a href="{escape(entry.link)}">{escape(_WORDS[language].open)}</a>'
+    cells = [
+        f'<td class="verdict">{escape(short_name(entry.verdict, language))}</td>',
+        *(
+            f"<td>{escape(value)}</td>"
+            for value in (
+                percent(report.certainty, language),
+                report.patient_name.partition("=")[0].replace("^", " ").strip(),
+                report.patient_id,
+                day(report.study_date, language),
+                report.accession_number,
+                "?" if report.reported_at is None else _age(moment - report.reported_at, language),
+            )
+        ),
+        f"<td>{link}</td>",
+    ]
+    return f'<tr class="u{entry.urgency}">{"".join(cells)}</tr>'
+
+
+def _age(age: timedelta, language: Language) -> str:
+    days, hours, minutes = _WORDS[language].age
+    if age >= timedelta(days=2):
+        return days.format(count=age.days)
+    if age >= timedelta(hours=1):
+        return hours.format(count=int(age.total_seconds() // 3600))
+    return minutes.format(count=max(0, int(age.total_seconds() // 60)))
