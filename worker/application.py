@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from worker.commitments import CommitmentInbox
     from worker.delivery import DeliveryStage
     from worker.expectation import Expectations
+    from worker.identity import IdentityCheck
     from worker.journal import Journal
     from worker.privacy import Identities
     from worker.reports import ReportStore
@@ -286,7 +287,17 @@ class Application:
             language=self.settings.language,
             final=self.settings.completion == "FINAL",
             identities=self.identities,
+            identity_check=self.identity_check(),
         )
+
+    def identity_check(self) -> "IdentityCheck | None":
+        """What asks again whose exam it is, where that is set."""
+        configured = self.settings.delivery
+        if configured.identity_from is None:
+            return None
+        from worker.identity import IdentityCheck
+
+        return IdentityCheck(self.source(configured.identity_from), configured.identity_changed)
 
     def delivery(self) -> "DeliveryStage":
         """The stage that makes and sends reports."""

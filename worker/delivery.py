@@ -19,6 +19,7 @@ from pacs.report import SR_CLASSES
 from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
+from worker.identity import AskAgainError, HeldError
 from worker.objects import objects_of, sop_classes
 from worker.reports import NotAtHandError, ReportStore
 from worker.sections import DestinationSettings, DimseSettings
@@ -32,6 +33,8 @@ FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(hours=1)
 # A PACS may commit itself when it has copied to its archive; until then it is not asked again.
 COMMITMENT_DELAY = timedelta(hours=1)
+# A held exam is looked at again so often: somebody may have settled it in the PACS.
+HELD, HELD_DELAY = "identity_changed", timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,14 @@ class DeliveryStage:
         for series in waiting:
             try:
                 self._reports.document(series.id, SR_CLASSES[0])
-            except NotAtHandError as error:
+            except (NotAtHandError, AskAgainError) as error:
                 logger.warning("The report of series %s waits: %s", series.series_uid, error)
-                self._put_off(series.id)
+                self._put_off(series.id, FIRST_DELAY * 4)
+                continue
+            except HeldError as error:
+                if series.reason_code != HELD:
+                    logger.warning("The report of series %s is held: %s", series.series_uid, error)
+                self._put_off(series.id, HELD_DELAY, HELD, str(error))
                 continue
             except UnavailableError:
                 raise
@@ -97,6 +105,8 @@ class DeliveryStage:
             unmade = self._make_others(series)
             with self._database.write() as session:
                 held = session.get_one(Series, series.id, with_for_update=True)
+                if held.reason_code == HELD:
+                    held.reason_code = held.reason = None
                 known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
                 for destination in self._configured:
                     if destination.name not in known:
@@ -114,16 +124,20 @@ class DeliveryStage:
                 continue
             try:
                 self._reports.document(series.id, sop_classes(name)[0], name)
-            except (NotAtHandError, UnavailableError):
+            except (NotAtHandError, AskAgainError, HeldError, UnavailableError):
                 continue  # tried again by its delivery
             except Exception as error:
                 logger.exception("Object %s of series %s cannot be made.", name, series.series_uid)
                 unmade[name] = f"It cannot be made: {said(error)}"
         return unmade
 
-    def _put_off(self, series_id: int) -> None:
+    def _put_off(self, series_id: int, delay: timedelta, code: str | None = None, reason: str | None = None) -> None:
         with self._database.write() as session:
-            session.execute(update(Series).where(Series.id == series_id).values(not_before=now() + FIRST_DELAY * 4))
+            session.execute(
+                update(Series)
+                .where(Series.id == series_id, Series.state == State.CLASSIFIED)
+                .values(not_before=now() + delay, reason_code=code, reason=reason)
+            )
 
     def _claim(self, owner: str) -> ClaimedDelivery | None:
         with self._database.write() as session:
@@ -166,7 +180,7 @@ class DeliveryStage:
         )
         try:
             sent = destination.deliver(offer)
-        except NotAtHandError as error:
+        except (NotAtHandError, AskAgainError, HeldError) as error:
             self._record(claimed, None, str(error), final=False)
         except Retry as error:
             self._record(claimed, None, str(error), final=False, away=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pacs.series import SeriesHeader, read_series
 from pacs.spool import VERSION_MARK
 from worker.database import Database, now
 from worker.exams import instance_paths
+from worker.identity import IdentityCheck
 from worker.privacy import Identities
 from worker.results import reported_exam, stored_header
 from worker.tables import SR, Classification, Report, Series, SliceResult
@@ -33,8 +35,16 @@ class ReportStore:
     """The reports of all revisions, under `data_dir`."""
 
     def __init__(
-        self, database: Database, data_dir: Path, *, language: Language, final: bool, identities: Identities
+        self,
+        database: Database,
+        data_dir: Path,
+        *,
+        language: Language,
+        final: bool,
+        identities: Identities,
+        identity_check: IdentityCheck | None = None,
     ) -> None:
+        self._identity_check = identity_check
         self._database = database
         self._data_dir = data_dir
         self._language: Language = language
@@ -45,8 +55,8 @@ class ReportStore:
     def document(self, series_id: int, sop_class_uid: str, name: str = SR) -> Document:
         """Return an object of a revision in a SOP class as it is stored; the first time it is made.
 
-        Raises NotAtHandError where the disk is full or the stored file is not to be read, Rejected where none can
-        be made.
+        Raises NotAtHandError where the disk is full or the stored file is not to be read, HeldError and AskAgainError
+        where it is not settled whose exam it is, Rejected where none can be made.
         """
         with self._database.read() as session:
             row = _report_row(session, series_id, sop_class_uid, name)
@@ -108,7 +118,11 @@ class ReportStore:
 
     def _exam(self, session: Session, series: Series) -> ReportedExam:
         header = self._header(session, series)
-        return reported_exam(session, series, language=self._language, final=self._final, header=header)
+        exam = reported_exam(session, series, language=self._language, final=self._final, header=header)
+        if self._identity_check is None:
+            return exam
+        corrected, changed = self._identity_check.apply(exam.header)
+        return replace(exam, header=corrected, corrected=changed)
 
     def _material(self, session: Session, series: Series) -> "Material":
         from worker.summary import gather

@@ -95,6 +95,7 @@ def reported_exam(
         classified_at=row.classified_at.astimezone(_zone(header, row)),
         predecessor=_predecessor(session, series),
         scope_rule=series.scope_rule,
+        corrected=(),
         language=language,
         final=final,
     )

@@ -133,9 +133,11 @@ class RuleSettings(_Section):
 
 
 class DeliverySettings(_Section):
-    """`[delivery]`: with `shadow` exams are classified and stored, and nothing is sent."""
+    """`[delivery]`: with `shadow` nothing is sent. identity_from: the source that is asked again whose exam it is."""
 
     shadow: bool = False
+    identity_from: Name | None = None
+    identity_changed: Literal["take", "hold"] = "take"
 
 
 class WorkerSettings(_Section):

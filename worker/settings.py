@@ -92,9 +92,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _known_source(self) -> "Settings":
-        named = self.listener.expected_from
-        if named is not None and named not in {source.name for source in self.sources}:
-            raise ValueError(f"listener.expected_from names {named}, which is none of the [[sources]]")
+        asked = {"listener.expected_from": self.listener.expected_from}
+        asked["delivery.identity_from"] = self.delivery.identity_from
+        for setting, named in asked.items():
+            if named is not None and named not in {source.name for source in self.sources}:
+                raise ValueError(f"{setting} names {named}, which is none of the [[sources]]")
         return self
 
     @field_validator("rules")

@@ -40,6 +40,11 @@ _DISCLAIMER = {
     "pt-BR": "Apoio à decisão, não é um diagnóstico; não é um dispositivo médico",
     "es": "Apoyo a la decisión, no es un diagnóstico; no es un dispositivo médico",
 }
+_CORRECTED = {
+    "en": "Taken from the PACS, which differs from the images: {}",
+    "pt-BR": "Conforme o PACS, que difere das imagens: {}",
+    "es": "Según el PACS, que difiere de las imágenes: {}",
+}
 _EXAM = {"en": "Exam", "pt-BR": "Exame", "es": "Examen"}
 _SLICE = {"en": "Slice", "pt-BR": "Corte", "es": "Corte"}
 
@@ -104,6 +109,7 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
                 if exam.completeness == INCOMPLETE
                 else []
             ),
+            *([_CORRECTED[exam.language].format(", ".join(exam.corrected))] if exam.corrected else []),
             *exam.algorithm.parameters,
         ],
         manufacturer=ORGANISATION,

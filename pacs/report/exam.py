@@ -78,6 +78,7 @@ class ReportedExam:
     verdict: name of a class, or `indeterminate`; then reason_code says why (`few_slices`, `unfamiliar`, `undecided`).
     certainty: probability of the most probable class, 0 to 1.
     scope_rule: the rule that chose the exam; None: nobody said that the patient has systemic sclerosis.
+    corrected: attributes that were taken from the PACS, which has other values than the images.
     completeness: the criterion that closed the series, or `incomplete` where the PACS had more (expected_count) than
     came (instance_count). classified_at carries the zone that the report states.
     """
@@ -99,5 +100,6 @@ class ReportedExam:
     classified_at: datetime
     predecessor: Predecessor | None
     scope_rule: str | None
+    corrected: tuple[str, ...]
     language: Language
     final: bool

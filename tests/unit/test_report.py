@@ -56,7 +56,7 @@ def reported(
         slice_count=slices, slices_classified=slices,
         algorithm=Algorithm("demo", "1", "ab" * 32, "0.1.0", ("commit 0.6",)),
         classified_at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=-3))),
-        predecessor=None, scope_rule=None, language="en", final=False,
+        predecessor=None, scope_rule=None, corrected=(), language="en", final=False,
     )  # fmt: skip
     return dataclasses.replace(exam, **values)
 
