@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from worker.web.server import HttpServer
 
 
+# A process that ends waits for a question that is on its way.
+_ANSWER_SECONDS = 10.0
+
+
 class Application:
     """Everything that one process needs, made when it is first asked for."""
 
@@ -150,11 +154,14 @@ class Application:
         """The destinations by name."""
         return {configured.name: make_destination(configured) for configured in self.settings.destinations}
 
-    def source(self, name: str) -> "Source":
-        """Return one of the archives that can be asked. Raises WorkerError where there is none of that name."""
+    def source(self, name: str, timeout: float = 60) -> "Source":
+        """Return one of the archives that can be asked. Raises WorkerError where there is none of that name.
+
+        timeout: seconds to wait for an answer.
+        """
         for configured in self.settings.sources:
             if configured.name == name:
-                return make_source(configured, self.settings.listener.max_instance_mb << 20)
+                return make_source(configured, self.settings.listener.max_instance_mb << 20, timeout)
         known = ", ".join(source.name for source in self.settings.sources) or "none"
         raise WorkerError(f"There is no source {name} in the settings; known: {known}.")
 
@@ -166,7 +173,7 @@ class Application:
             return None
         from worker.expectation import Expectations
 
-        return Expectations(self.source(named))
+        return Expectations(self.source(named, _ANSWER_SECONDS))
 
     def listener(self) -> "Listener":
         """A listener that stores into the spool."""
@@ -297,7 +304,7 @@ class Application:
             return None
         from worker.identity import IdentityCheck
 
-        return IdentityCheck(self.source(configured.identity_from), configured.identity_changed)
+        return IdentityCheck(self.source(configured.identity_from, _ANSWER_SECONDS), configured.identity_changed)
 
     def delivery(self) -> "DeliveryStage":
         """The stage that makes and sends reports."""
@@ -327,13 +334,13 @@ def make_destination(configured: DestinationSettings) -> "Destination":
     return DicomwebDestination(configured.name, configured.url, _credentials(configured.auth), configured.verify)
 
 
-def make_source(configured: SourceSettings, longest: int) -> "Source":
+def make_source(configured: SourceSettings, longest: int, timeout: float) -> "Source":
     """Make the source that the settings describe. longest: bytes that an instance may have."""
     from pacs.retrieval import DicomwebSource, DimseSource
 
     if isinstance(configured, DicomwebSourceSettings):
         credentials = _credentials(configured.auth)
-        return DicomwebSource(configured.name, configured.url, credentials, configured.verify, longest=longest)
+        return DicomwebSource(configured.name, configured.url, credentials, configured.verify, timeout, longest)
     from pacs.tls import client_context
 
     identity = tls_identity(configured.tls)
@@ -344,6 +351,7 @@ def make_source(configured: SourceSettings, longest: int) -> "Source":
         configured.ae_title,
         configured.calling_ae,
         retrieve=configured.retrieve,
+        timeout=timeout,
         tls=None if identity is None else client_context(identity),
     )
 

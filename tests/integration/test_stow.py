@@ -22,7 +22,9 @@ from pacs.spool import OnConflict, Spool
 from pacs.tls import Identity, client_context, server_context
 from tests.datasets import SERIES, STUDY, ct
 from tests.installation import Installation
+from tests.plant import files
 from tests.servers import Orthanc, free_port
+from training.phantom import PhantomExam
 from worker.web.access import Access
 from worker.web.app import make_app
 from worker.web.server import HttpServer
@@ -351,5 +353,27 @@ def test_reticula_serve_is_ready_stores_and_ends_in_good_order(tmp_path: Path) -
         events = [json.loads(path.read_bytes()) for path in (installation.data / "journal").glob("*.json")]
         assert {event["action"] for event in events} >= {"association received", "application stopped"}
         assert "secret" not in installation.log("serve")
+    finally:
+        installation.close()
+
+
+def test_up_serves_where_it_is_enabled_and_an_exam_goes_all_the_way(
+    tmp_path: Path, phantoms: tuple[Path, list[PhantomExam]]
+) -> None:
+    port = free_port()
+    installation = Installation(tmp_path / "installation", f"\n[http]\nenabled = true\nport = {port}\n")
+    try:
+        installation.prepare()
+        up = installation.start("up")
+        url = f"http://127.0.0.1:{port}/dicom-web/studies"
+        content = [path.read_bytes() for path in files(phantoms)]
+        answer = requests.post(url, data=body(*content), headers={"Content-Type": MULTIPART}, timeout=30)
+        assert answer.status_code == 200
+        installation.run("drain", "--wait", "60")
+        exam = installation.exams()[phantoms[1][0].series_uid]
+        assert (exam["state"], exam["slice_count"]) == ("classified", len(content))
+        closed = requests.post(url, data=body(*content), headers={"Content-Type": MULTIPART}, timeout=30)
+        assert (closed.status_code, closed.json()["detail"]) == (503, "The intake is closed by an administrator.")
+        assert installation.stop(up) == 0
     finally:
         installation.close()
