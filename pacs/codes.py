@@ -314,3 +314,8 @@ def translation(value: str, scheme: str, language: str) -> str | None:
     """Return the meaning in a language, or None where the table does not hold the code."""
     known = _MEANINGS.get((value, scheme))
     return known[LANGUAGES.index(language)] if known else None
+
+
+def table() -> Mapping[_Key, tuple[str, str, str]]:
+    """Return every (code, scheme) with its meanings, in the order of LANGUAGES."""
+    return _MEANINGS

@@ -7,7 +7,7 @@ from pathlib import Path
 from pacs.errors import TlsError
 
 # RFC 9325 section 4.2: forward secrecy and authenticated encryption only. Those of 1.3 are all of that kind.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def client_context(identity: Identity) -> ssl.SSLContext:
 def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
+    context.set_ciphers(CIPHERS)
     files = identity.certificate, identity.key, identity.authorities
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     try:

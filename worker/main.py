@@ -17,6 +17,7 @@ from worker.commands import database, exams, models, rules
 from worker.commands.backup import backup, restore
 from worker.commands.check import check
 from worker.commands.compare import compare
+from worker.commands.conformance import conformance
 from worker.commands.demo import demo
 from worker.commands.evaluate import evaluate
 from worker.commands.pause import drain, pause, resume
@@ -39,8 +40,8 @@ app = typer.Typer(
     help="UIP or NSIP: chest CT from the PACS, structured reports back to it. Decision support, not a diagnosis.",
 )
 for command in (
-    demo, up, listen, serve, work, sweep, pause, drain, resume, pull, worklist, check, backup, restore, phantom, train,
-    evaluate, compare, retrain,
+    demo, up, listen, serve, work, sweep, pause, drain, resume, pull, worklist, conformance, check, backup, restore,
+    phantom, train, evaluate, compare, retrain,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(exams.app, name="exams")
