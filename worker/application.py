@@ -278,6 +278,7 @@ class Application:
             self.settings.data_dir,
             min_slices=self.settings.selection.min_slices,
             identities=self.identities,
+            together=self.settings.together,
             choice=Choice(self.database, self.rules, self.preference, self.identities),
             shadow=self.settings.delivery.shadow,
             lease=timedelta(seconds=self.settings.worker.lease_seconds),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from pacs.errors import Rejected
@@ -15,20 +15,16 @@ from worker.exams import NOT_PREFERRED, Claim
 from worker.privacy import Identities
 from worker.rules import Preference, Rules, Standing
 from worker.states import State
-from worker.tables import Series
+from worker.tables import Classification, Series
 
 _IN_THE_RUNNING = (State.RECEIVING, State.QUEUED, State.CLASSIFYING, State.CLASSIFIED, State.REPORTED)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Why an exam is classified. scope_rule: the rule that chose it, None where there is none about that.
-
-    instead_of: id of another series of the study that was classified before this one, which is preferred, had come.
-    """
+    """Why an exam is classified. scope_rule: the rule that chose it, None where there is none about that."""
 
     scope_rule: str | None
-    instead_of: int | None
 
 
 class Choice:
@@ -37,11 +33,6 @@ class Choice:
     def __init__(self, database: Database, rules: Rules, preference: Preference, identities: Identities) -> None:
         self._database, self._rules, self._preference, self._identities = database, rules, preference, identities
 
-    @property
-    def together(self) -> bool:
-        """Whether an exam waits while other series of its study come in."""
-        return self._preference.keep_others
-
     def choose(self, held: Claim, header: SeriesHeader) -> Chosen:
         """Return why an exam is classified. Raises Rejected where it is not, SettingsError."""
         with self._database.read() as session:
@@ -49,27 +40,34 @@ class Choice:
             if conflict is not None:
                 raise Rejected("patient_conflict", conflict)
             scope_rule = self._rules.require(_facts(held))
-            return Chosen(scope_rule, self._instead_of(session, held))
+            self.instead_of(session, held)
+            return Chosen(scope_rule)
 
-    def _instead_of(self, session: Session, held: Claim) -> int | None:
-        """Return the series that spoke for the study so far. Raises Rejected where another one is preferred."""
+    def instead_of(self, session: Session, held: Claim) -> int | None:
+        """Return the series that spoke for the study so far. Raises Rejected where another one is preferred.
+
+        It holds while the study is locked; see `exams.lock_study`.
+        """
         if not self._preference.keep_others:
             return None
         own = session.get_one(Series, held.series_id)
         mine = self._standing(own)
+        # A series whose late revision came to nothing is in the running by the one that has a report.
+        classified = exists().where(Classification.series_id == Series.id)
         others = session.scalars(
             select(Series).where(
                 Series.study_id == own.study_id,
                 Series.series_uid != own.series_uid,
-                Series.state.in_(_IN_THE_RUNNING),
-                exams.latest_revisions(),
+                or_(and_(Series.state.in_(_IN_THE_RUNNING), exams.latest_revisions()), classified),
             )
         )
-        standings = sorted((self._standing(other), other.id, other.classification is not None) for other in others)
+        standings = sorted(
+            (self._standing(other), -other.revision, other.id, other.classification is not None) for other in others
+        )
         if standings and standings[0][0] < mine:
             best = standings[0][0]
             raise Rejected(NOT_PREFERRED, self._preference.sentence(best.series_uid, best))
-        return next((series_id for _standing, series_id, classified in standings if classified), None)
+        return next((series_id for _standing, _revision, series_id, spoke in standings if spoke), None)
 
     def _standing(self, series: Series) -> Standing:
         return self._preference.standing(

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pacs.commitment import CommitmentResult
 from pacs.destinations import Destination, Offer, Sent
 from pacs.discreet import said
 from pacs.errors import DeliveryError, Rejected, Retry
-from pacs.report import SR_CLASSES
+from pacs.report import SR_CLASSES, Document
 from worker import audit
 from worker.database import Database, now
 from worker.errors import UnavailableError
@@ -34,6 +35,8 @@ LONGEST_DELAY = timedelta(hours=1)
 # A PACS may commit itself when it has copied to its archive; until then it is not asked again.
 COMMITMENT_DELAY = timedelta(hours=1)
 # A held exam is looked at again so often: somebody may have settled it in the PACS.
+_ASK_AGAIN_SECONDS = 60.0
+_UNDRAWN = "undrawn"
 HELD, HELD_DELAY = "identity_changed", timedelta(minutes=5)
 
 
@@ -67,6 +70,7 @@ class DeliveryStage:
         self._reports = reports
         self._destinations = destinations
         self._configured = configured
+        self._ask_from = 0.0  # the PACS could not be asked whose exam it is: what is made already goes out meanwhile
         self._committing = [each.name for each in configured if isinstance(each, DimseSettings) and each.commitment]
 
     def run_one(self, owner: str) -> bool:
@@ -81,12 +85,18 @@ class DeliveryStage:
 
     def _prepare_one(self) -> bool:
         """Make the report of a classified revision and a row for each destination; False where nothing was made."""
+        if time.monotonic() < self._ask_from:
+            return False
         with self._database.read() as session:
             waiting = list(session.scalars(select(Series).where(unprepared(self._names)).order_by(Series.id).limit(20)))
         for series in waiting:
             try:
                 self._reports.document(series.id, SR_CLASSES[0])
-            except (NotAtHandError, AskAgainError) as error:
+            except AskAgainError as error:
+                logger.warning("Reports wait: %s", error)
+                self._ask_from = time.monotonic() + _ASK_AGAIN_SECONDS
+                return False
+            except NotAtHandError as error:
                 logger.warning("The report of series %s waits: %s", series.series_uid, error)
                 self._put_off(series.id, FIRST_DELAY * 4)
                 continue
@@ -175,7 +185,7 @@ class DeliveryStage:
             return
         offer = Offer(
             sop_classes(claimed.object),
-            lambda sop_class: self._reports.document(claimed.series_id, sop_class, claimed.object),
+            lambda sop_class: self._document(claimed, sop_class),
             claimed.transaction_uid,
         )
         try:
@@ -185,7 +195,8 @@ class DeliveryStage:
         except Retry as error:
             self._record(claimed, None, str(error), final=False, away=True)
         except (DeliveryError, Rejected) as error:
-            self._record(claimed, None, str(error), final=True)
+            undrawn = isinstance(error, Rejected) and error.code == _UNDRAWN
+            self._record(claimed, None, str(error), final=True, optional=undrawn)
         except UnavailableError:
             raise  # the lease runs out, and the delivery is due again
         except Exception as error:
@@ -194,10 +205,30 @@ class DeliveryStage:
         else:
             self._record(claimed, sent, None, final=True)
 
+    def _document(self, claimed: ClaimedDelivery, sop_class: str) -> Document:
+        try:
+            return self._reports.document(claimed.series_id, sop_class, claimed.object)
+        except (DeliveryError, UnavailableError, Rejected):
+            raise
+        except Exception as error:
+            if claimed.object == SR:
+                raise
+            raise Rejected(_UNDRAWN, f"It cannot be made: {said(error)}") from error
+
     def _record(
-        self, claimed: ClaimedDelivery, sent: Sent | None, error: str | None, *, final: bool, away: bool = False
+        self,
+        claimed: ClaimedDelivery,
+        sent: Sent | None,
+        error: str | None,
+        *,
+        final: bool,
+        away: bool = False,
+        optional: bool = False,
     ) -> None:
-        """Store how an attempt ended, and what follows for the series. `away`: the destination, not this report."""
+        """Store how an attempt ended, and what follows for the series.
+
+        away: the destination is, so nothing else is tried there now. optional: the exam is reported without it.
+        """
         with self._database.write() as session:
             series = session.get(Series, claimed.series_id, with_for_update=True)
             row = session.get(Delivery, claimed.delivery_id)
@@ -219,7 +250,7 @@ class DeliveryStage:
             elif final:
                 row.state = DeliveryState.REFUSED
                 # A destination that was taken out of the settings decides nothing.
-                row.required &= claimed.destination in self._destinations
+                row.required &= claimed.destination in self._destinations and not optional
             else:
                 row.next_attempt_at = now() + delay(claimed.attempts)
                 if away:
@@ -286,6 +317,7 @@ def due() -> Any:
         earlier.revision < this.revision,
         before.series_id == earlier.id,
         before.destination == Delivery.destination,
+        before.object == Delivery.object,
         before.state == DeliveryState.PENDING,
     )
     free = or_(Delivery.lease_until.is_(None), Delivery.lease_until < moment)

@@ -17,13 +17,14 @@ from worker import audit
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, WorkerError
 from worker.states import AT_REST, Completeness, DeliveryState, State
-from worker.tables import Delivery, Instance, Series
+from worker.tables import Classification, Delivery, Instance, Series, Study
 
 LEASE = timedelta(minutes=2)
 MAX_ATTEMPTS = 3
 RETRY_AFTER = timedelta(seconds=20)
 # An urgent exam counts as queued so much earlier: it passes, but a routine one that waited as long goes first.
 URGENT_HEAD_START = timedelta(minutes=30)
+PUT_BACK_FOR = timedelta(minutes=1)
 _LONGEST_REASON = 500
 NOT_PREFERRED = "not_preferred"
 
@@ -42,23 +43,27 @@ class Claim:
     attempts: int
 
 
-def waiting(moment: datetime, *, together: bool) -> Any:
+def waiting(moment: datetime, *, together: timedelta | None = None) -> Any:
     """Return the condition for an exam that can be claimed at a moment.
 
-    together: not while another series of its study still comes in, for that one may speak for the study.
+    together: not while another series of its study still comes in, for that one may speak for the study; but no longer
+    than this after its last instance.
     """
     due = or_(Series.not_before.is_(None), Series.not_before <= moment)
-    if not together:
+    if together is None:
         return and_(Series.state == State.QUEUED, due)
     other = aliased(Series)
     coming = exists().where(
-        other.study_id == Series.study_id, other.series_uid != Series.series_uid, other.state == State.RECEIVING
+        other.study_id == Series.study_id,
+        other.series_uid != Series.series_uid,
+        other.state == State.RECEIVING,
+        other.last_instance_at > moment - together,
     )
     return and_(Series.state == State.QUEUED, due, ~coming)
 
 
 def claim(
-    database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE, *, together: bool = False
+    database: Database, data_dir: Path, owner: str, lease: timedelta = LEASE, *, together: timedelta | None = None
 ) -> Claim | None:
     """Take the exam that comes next, or None where none waits. together: as for `waiting`."""
     with database.write() as session:
@@ -140,6 +145,8 @@ def finish(session: Session, held: Claim, state: State, code: str | None = None,
 
 def _call_others(session: Session, series: Series) -> None:
     """Queue again what was set aside because of a series that, as it turns out, does not speak for its study."""
+    if session.scalar(select(Series.id).where(spoke(series)).limit(1)) is not None:
+        return  # an earlier revision of it spoke, and its report stands
     aside = select(Series).where(
         Series.study_id == series.study_id,
         Series.series_uid != series.series_uid,
@@ -150,6 +157,29 @@ def _call_others(session: Session, series: Series) -> None:
     for other in session.scalars(aside.with_for_update()):
         other.reason_code = other.reason = None
         queue(session, other, Completeness(other.completeness or Completeness.QUIET_PERIOD))
+
+
+def spoke(series: Any) -> Any:
+    """Return the condition for a revision of a series that was classified."""
+    return and_(
+        Series.study_id == series.study_id,
+        Series.series_uid == series.series_uid,
+        exists().where(Classification.series_id == Series.id),
+    )
+
+
+def lock_study(session: Session, held: Claim) -> None:
+    """Let nobody else decide about a series of this study until the transaction ends."""
+    study = select(Series.study_id).where(Series.id == held.series_id).scalar_subquery()
+    session.execute(select(Study.id).where(Study.id == study).with_for_update())
+
+
+def put_back(database: Database, held: Claim, code: str, reason: str) -> None:
+    """End a claim for no fault of the exam: it waits a while, and the attempt does not count. Raises LeaseLostError."""
+    with database.write() as session:
+        finish(session, held, State.QUEUED, code, reason)
+        series = session.get_one(Series, held.series_id)
+        series.attempts, series.not_before = max(0, series.attempts - 1), now() + PUT_BACK_FOR
 
 
 def give_up(database: Database, held: Claim, code: str, reason: str) -> None:

@@ -39,7 +39,7 @@ class IdentityCheck:
             return header, ()
         corrected = _corrected(header, found[0])
         changed = _differences(header, corrected)
-        if self._changed == "hold" and {"PatientID", "AccessionNumber"} & set(changed):
+        if self._changed == "hold" and changed:
             raise HeldError(
                 f"The PACS has another {' and '.join(changed)} than the images: settle it there, or set "
                 "delivery.identity_changed to take."
@@ -50,16 +50,22 @@ class IdentityCheck:
 def _corrected(header: SeriesHeader, study: FoundStudy) -> SeriesHeader:
     """Return the header with what the PACS says; what it leaves empty stays, unless the patient is another one."""
     patient = header.patient
-    if study.patient_id and study.patient_id != patient.patient_id:
+    other_issuer = bool(study.issuer and patient.issuer) and study.issuer != patient.issuer
+    if study.patient_id and (study.patient_id != patient.patient_id or other_issuer):
         # Nothing of the former patient may stay beside the new number.
-        patient = Patient(study.patient_id, study.issuer, study.patient_name, study.birth_date, study.sex)
-    else:
-        patient = replace(
-            patient,
-            name=study.patient_name or patient.name,
-            birth_date=study.birth_date or patient.birth_date,
-            sex=study.sex or patient.sex,
+        return replace(
+            header,
+            patient=Patient(study.patient_id, study.issuer, study.patient_name, study.birth_date, study.sex),
+            accession_number=study.accession_number,
+            referring_physician="",
+            context="{}",
         )
+    patient = replace(
+        patient,
+        name=study.patient_name or patient.name,
+        birth_date=study.birth_date or patient.birth_date,
+        sex=study.sex or patient.sex,
+    )
     return replace(header, patient=patient, accession_number=study.accession_number or header.accession_number)
 
 
@@ -68,6 +74,7 @@ def _differences(header: SeriesHeader, corrected: SeriesHeader) -> tuple[str, ..
     before, after = header.patient, corrected.patient
     pairs = {
         "PatientID": (before.patient_id, after.patient_id),
+        "IssuerOfPatientID": (before.issuer, after.issuer),
         "PatientName": (_plain(before.name), _plain(after.name)),
         "PatientBirthDate": (before.birth_date, after.birth_date),
         "PatientSex": (before.sex, after.sex),
@@ -77,5 +84,5 @@ def _differences(header: SeriesHeader, corrected: SeriesHeader) -> tuple[str, ..
 
 
 def _plain(name: str) -> str:
-    """Return a name without what only padding makes different."""
-    return name.rstrip("^= ").strip()
+    """Return a name without what only padding and capitals make different."""
+    return name.rstrip("^= ").strip().casefold()

@@ -100,10 +100,11 @@ class Watch:
         before = now() - timedelta(seconds=self._seconds)
         app = self._application
         if app.work_switch.is_stopped():
+            self.begin()  # from when it goes on
             return False
         with app.database.read() as session:
             if CLASSIFY in self._queues and app.registry.active(session) is not None:
-                ready = exams.waiting(before, together=app.settings.selection.others == "keep")
+                ready = exams.waiting(before, together=app.settings.together)
                 queued = select(Series.id).where(Series.queued_at <= before, ready)
                 if session.scalar(queued.limit(1)) is not None:
                     return True

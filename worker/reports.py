@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ from worker.tables import SR, Classification, Report, Series, SliceResult
 
 if TYPE_CHECKING:
     from worker.summary import Material
+
+
+_Drawn = tuple[str, str, int, datetime]
 
 
 class NotAtHandError(Retry):
@@ -50,7 +54,7 @@ class ReportStore:
         self._language: Language = language
         self._final, self._identities = final, identities
         # What was drawn last: the objects of one exam are made one after the other.
-        self._drawn: tuple[int, Material] | None = None
+        self._drawn: tuple[_Drawn, Material] | None = None
 
     def document(self, series_id: int, sop_class_uid: str, name: str = SR) -> Document:
         """Return an object of a revision in a SOP class as it is stored; the first time it is made.
@@ -129,7 +133,9 @@ class ReportStore:
 
         if series.classification is None:
             raise Rejected("not_reportable", "The series is not classified.")
-        if self._drawn is not None and self._drawn[0] == series.id:
+        # Not by the id of the row: that of an erased exam may be given again.
+        which = series.study.study_uid, series.series_uid, series.revision, series.classification.classified_at
+        if self._drawn is not None and self._drawn[0] == which:
             return self._drawn[1]
         # A file that holds the last content of a UID is named after the content, too.
         paths = instance_paths(session, series, self._data_dir)
@@ -140,7 +146,7 @@ class ReportStore:
             raise NotAtHandError(
                 f"A received file cannot be read, so nothing can be drawn: {error.strerror}; send the series again."
             ) from error
-        self._drawn = series.id, material
+        self._drawn = which, material
         return material
 
     def _read(self, row: Report) -> Document:

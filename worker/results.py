@@ -209,7 +209,7 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
                     Series.study_id == series.study_id,
                     Series.revision < series.revision,
                 ),
-                Series.id == series.instead_of_id,
+                and_(Series.id == series.instead_of_id, Series.study_id == series.study_id),
             ),
             Report.object == SR,
         )

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, select, update
+from sqlalchemy import Select, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from pacs.head import read_head
@@ -121,13 +121,22 @@ def _batches(series: Iterable[SpooledSeries]) -> Iterator[list[SpooledSeries]]:
 
 
 def _expired(before: datetime) -> Select[Series]:
-    """Latest revisions that were reported before, of which no revision waits for anything."""
+    """Latest revisions that came to their end before, of which no revision waits for anything."""
     other, sending = aliased(Series), aliased(Delivery)
     of_the_same = (other.series_uid == Series.series_uid) & (other.study_id == Series.study_id)
+    speaker = aliased(Series)
+    spoken_for = exists().where(
+        speaker.study_id == Series.study_id, speaker.state == State.REPORTED, speaker.reported_at < before
+    )
+    judged = exists().where(Classification.series_id == Series.id, Classification.classified_at < before)
     return select(Series).where(
         exams.latest_revisions(),
-        Series.state == State.REPORTED,
-        Series.reported_at < before,
+        or_(
+            (Series.state == State.REPORTED) & (Series.reported_at < before),
+            # Another series spoke for the study, or nothing is sent at all.
+            (Series.state == State.REJECTED) & (Series.reason_code == exams.NOT_PREFERRED) & spoken_for,
+            (Series.state == State.CLASSIFIED) & Series.shadow & judged,
+        ),
         ~exists().where(of_the_same, other.state.not_in(AT_REST)),
         ~exists().where(of_the_same, sending.series_id == other.id, sending.state == DeliveryState.PENDING),
         ~exists().where(Label.series_uid == Series.series_uid),

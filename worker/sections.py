@@ -65,7 +65,7 @@ class AccountSettings(_Section):
     """`[[http.accounts]]`: who may ask over HTTP, by a bearer token, here or in a file."""
 
     name: Name
-    token: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, min_length=8)
     token_file: Path | None = None
 
     @model_validator(mode="after")

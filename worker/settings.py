@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,11 @@ class Settings(BaseSettings):
         if value is not None and not value.startswith(("redis://", "rediss://", "amqp://", "amqps://")):
             raise ValueError("must start with redis://, rediss://, amqp:// or amqps://")
         return value
+
+    @property
+    def together(self) -> timedelta | None:
+        """How long an exam waits at most for series of its study that still come in; None where it does not."""
+        return timedelta(seconds=self.listener.max_wait_seconds) if self.selection.others == "keep" else None
 
     @property
     def database(self) -> str:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from models.classifier import Classifier
 from models.errors import ModelError
 from pacs.discreet import said
@@ -15,7 +17,7 @@ from worker import exams, results
 from worker.choice import Choice, Chosen
 from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
-from worker.errors import LeaseLostError, UnavailableError
+from worker.errors import LeaseLostError, SettingsError, UnavailableError
 from worker.exams import Claim
 from worker.privacy import Identities
 from worker.registry import Registry
@@ -50,6 +52,7 @@ class ClassificationStage:
         min_slices: int,
         identities: Identities,
         choice: Choice,
+        together: timedelta | None = None,
         shadow: bool = False,
         lease: timedelta = exams.LEASE,
         alive: Callable[[], None] = lambda: None,
@@ -59,7 +62,7 @@ class ClassificationStage:
         self._registry = registry
         self._data_dir = data_dir
         self._min_slices, self._identities = min_slices, identities
-        self._choice, self._shadow = choice, shadow
+        self._choice, self._together, self._shadow = choice, together, shadow
         self._loaded: tuple[ModelVersion, Classifier] | None = None
         self._broken = ""  # the sha256 that was last complained of
 
@@ -69,7 +72,7 @@ class ClassificationStage:
         if loaded is None:
             return False
         model, classifier = loaded
-        held = exams.claim(self._database, self._data_dir, owner, self._lease, together=self._choice.together)
+        held = exams.claim(self._database, self._data_dir, owner, self._lease, together=self._together)
         if held is None:
             return False
         logger.info("Series %s revision %d: %d instances.", held.series_uid, held.revision, len(held.paths))
@@ -79,6 +82,10 @@ class ClassificationStage:
             logger.warning("%s What was computed is thrown away.", error)
         except UnavailableError:
             raise  # the lease runs out, and the sweep queues the exam again
+        except SettingsError as error:  # a list of patients that cannot be read just now is no fault of the exam
+            logger.error("Series %s waits: %s", held.series_uid, error)  # noqa: TRY400
+            with suppress(LeaseLostError):
+                exams.put_back(self._database, held, "settings", str(error))
         except MemoryError:
             logger.error("Series %s needs more memory than a worker may take.", held.series_uid)  # noqa: TRY400
             with suppress(LeaseLostError):
@@ -104,12 +111,10 @@ class ClassificationStage:
                 alive_seconds=self._lease.total_seconds() / 4,
                 careful=held.attempts > 1,
             )
+            self._store(held, result, classifier, model, chosen[0])
         except Rejected as error:
-            with self._database.write() as session:
-                exams.finish(session, held, State.REJECTED, error.code, str(error))
-            logger.info("Series %s rejected (%s).", held.series_uid, error.code)
+            self._reject(held, error)
             return
-        self._store(held, result, classifier, model, chosen[0])
         logger.info(
             "Series %s: %s, %d of %d slices in %.1f s.",
             held.series_uid,
@@ -118,6 +123,24 @@ class ClassificationStage:
             len(result.slices),
             result.seconds,
         )
+
+    def _reject(self, held: Claim, error: Rejected) -> None:
+        with self._database.write() as session:
+            exams.lock_study(session, held)
+            if error.code == exams.NOT_PREFERRED and self._speaks_after_all(session, held):
+                exams.finish(session, held, State.QUEUED)
+                logger.info("Series %s speaks for its study after all.", held.series_uid)
+                return
+            exams.finish(session, held, State.REJECTED, error.code, str(error))
+        logger.info("Series %s rejected (%s).", held.series_uid, error.code)
+
+    def _speaks_after_all(self, session: Session, held: Claim) -> bool:
+        """Whether the series that was preferred has come to nothing since."""
+        try:
+            self._choice.instead_of(session, held)
+        except Rejected:
+            return False
+        return True
 
     def _keep(self, held: Claim) -> None:
         """Leave a sign and renew the lease; while the database is away the work goes on, for it may be back in time."""
@@ -130,13 +153,18 @@ class ClassificationStage:
     def _store(
         self, held: Claim, result: ClassifiedExam, classifier: Classifier, model: ModelVersion, chosen: Chosen
     ) -> None:
-        """Store a result; a database that is away is waited for, as long as the lease may hold."""
+        """Store a result; a database that is away is waited for, as long as the lease may hold.
+
+        Raises Rejected where a series that is preferred was classified meanwhile.
+        """
         deadline = time.monotonic() + held.lease.total_seconds() / 2
         while True:
             try:
                 with self._database.write() as session:
+                    exams.lock_study(session, held)
+                    instead_of = self._choice.instead_of(session, held)
                     series = session.get_one(Series, held.series_id)
-                    series.scope_rule, series.instead_of_id = chosen.scope_rule, chosen.instead_of
+                    series.scope_rule, series.instead_of_id = chosen.scope_rule, instead_of
                     series.shadow = self._shadow
                     results.store(
                         session, held, result, classifier.bundle, model, self._identities.header(result.header)

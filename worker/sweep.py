@@ -24,7 +24,7 @@ from worker.audit_relay import AuditRelay
 from worker.broker import ENOUGH_MESSAGES, Broker
 from worker.commitments import CommitmentInbox
 from worker.database import Database, now
-from worker.errors import UnavailableError
+from worker.errors import SettingsError, UnavailableError
 from worker.expectation import Expectations
 from worker.journal import Journal
 from worker.privacy import Identities
@@ -174,8 +174,7 @@ class Sweep:
     ) -> Series | None:
         """Return the revision that takes the new instances, made where need be; None while a worker has the exam."""
         if series is None:
-            urgent = header is not None and self._rules.scope(header.facts).urgent_by is not None
-            series = _first_revision(session, spooled, new, header, urgent=urgent)
+            series = _first_revision(session, spooled, new, header)
             session.add(series)
             return series
         if series.state == State.RECEIVING:
@@ -219,8 +218,21 @@ class Sweep:
             for instance in new
         ]
         session.execute(insert(Instance), rows)
+        series.urgent = series.urgent or self._goes_ahead(series, new)
         exams.queue(session, series, criterion)
         logger.info("Series %s is complete (%s): %d instances.", series.series_uid, criterion, series.instance_count)
+
+    def _goes_ahead(self, series: Series, new: list[SpooledInstance]) -> bool:
+        """Whether a rule puts the exam ahead, now that it is known how many slices it has."""
+        found = _first_header(new)
+        try:
+            return (
+                found is not None
+                and self._rules.scope(replace(found.facts, slices=series.instance_count)).urgent_by is not None
+            )
+        except SettingsError as error:  # it is no reason to let the exam wait
+            logger.warning("%s Series %s goes without its place ahead.", error, series.series_uid)
+            return False
 
     def _release(self) -> None:
         released = exams.release_expired(self._database)
@@ -244,7 +256,7 @@ class Sweep:
         with self._database.write() as session:
             waiting: dict[str, int] = {}
             if self._registry.active(session) is not None:
-                ready = exams.waiting(moment, together=self._settings.selection.others == "keep")
+                ready = exams.waiting(moment, together=self._settings.together)
                 waiting[CLASSIFY] = _mark(session, Series, ready, asleep)
             late = or_(Delivery.woken_at.is_(None), Delivery.woken_at < stale)
             waiting[DELIVER] = _mark(session, Series, delivery.unprepared(names), asleep)
@@ -316,8 +328,6 @@ def _first_revision(
     spooled: SpooledSeries,
     new: list[SpooledInstance],
     found: "_Head | None",
-    *,
-    urgent: bool,
 ) -> Series:
     header, facts = (found.header, found.facts) if found is not None else (None, None)
     study = session.scalar(select(Study).where(Study.study_uid == spooled.study_uid))
@@ -344,7 +354,7 @@ def _first_revision(
         description=facts.description[:256] if facts else "",
         kernel=facts.kernel[:64] if facts else "",
         thickness_mm=facts.thickness if facts else None,
-        urgent=urgent or bool(header and header.priority.upper() in _URGENT),
+        urgent=bool(header and header.priority.upper() in _URGENT),
         instance_count=len(new),
         received_at=new[0].arrived,
         last_instance_at=new[-1].arrived,

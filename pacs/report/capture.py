@@ -20,6 +20,7 @@ from pacs.report.document import Document, describe, equipment, fingerprint, who
 from pacs.report.exam import KeySlice, ReportedExam
 
 SUMMARY_SERIES_NUMBER, HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER = 980, 981, 982
+_CLEAR_COSINE = 0.8
 _IMAGE_REPORT = ("18748-4", "LN")  # the document's title: Diagnostic imaging study
 
 
@@ -37,14 +38,14 @@ def build_capture(
 ) -> Document:
     """Build a Secondary Capture (PS3.3 A.8.1) of RGB pixels (rows, columns, 3).
 
-    sources: the slices that it was derived from. axial: it shows a slice as it lies, right to left and front to back.
+    sources: the slices that it was derived from. axial: it shows the first of them, as it lies.
     """
     dataset = _shared(exam, place, SecondaryCaptureImageStorage)
     dataset.Modality = "OT"  # CT would be taken for a damaged one
     dataset.ConversionType = "WSD"
     dataset.BodyPartExamined = "CHEST"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.PatientOrientation = ["L", "P"] if axial else ""
+    dataset.PatientOrientation = list(_directions(sources[0].orientation)) if axial else ""
     dataset.BurnedInAnnotation = "NO"  # nothing in it says who the patient is
     dataset.DerivationDescription = "Made by an algorithm; not for diagnosis"
     dataset.SourceImageSequence = Sequence(map(_source, sources))
@@ -72,6 +73,17 @@ def build_pdf(exam: ReportedExam, place: Place, content: bytes, title: str) -> D
     dataset.EncapsulatedDocumentLength = len(content)
     dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     return _written(dataset)
+
+
+def _directions(orientation: tuple[float, float, float, float, float, float]) -> tuple[str, ...]:
+    """Return whereto rows and columns run (PS3.3 C.7.6.1.1.1); nothing where they lie between two directions."""
+    letters = []
+    for cosines in (orientation[:3], orientation[3:]):
+        axis = int(np.argmax(np.abs(cosines)))
+        if abs(cosines[axis]) < _CLEAR_COSINE:
+            return ()
+        letters.append(("LR", "PA", "HF")[axis][int(cosines[axis] < 0)])
+    return tuple(letters)
 
 
 def _shared(exam: ReportedExam, place: Place, sop_class_uid: str) -> Dataset:

@@ -109,7 +109,9 @@ class DimseSource:
             return SUCCESS
 
         with self._associate([_GET], keep, _REPORTS) as association:
-            self._follow(association.send_c_get(identifier, _GET))
+            # What is of another class, as a dose report, cannot come, and is none of ours.
+            for _answer in association.send_c_get(identifier, _GET):
+                pass
         return list(read_all(found))
 
     def check(self) -> None:

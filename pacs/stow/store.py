@@ -6,7 +6,6 @@ from pacs.acceptance import accepted
 from pacs.errors import Unreadable
 from pacs.intake import (
     CANNOT_UNDERSTAND,
-    OUT_OF_RESOURCES,
     SUCCESS,
     Happening,
     Intake,
@@ -36,7 +35,8 @@ class StoreRequest:
 
     def take(self, content: bytes | None) -> None:
         """Take the next part; None stands for one that was too long or of another type, and was not kept."""
-        outcome = Outcome(OUT_OF_RESOURCES) if content is None else self._take(content)
+        # To come again would not help: it is not want of room.
+        outcome = Outcome(CANNOT_UNDERSTAND) if content is None else self._take(content)
         if outcome.status != SUCCESS:
             logger.warning("A part from %s is refused with 0x%04X.", self._sender.name, outcome.status)
         self._outcomes.append(outcome)

@@ -1,5 +1,6 @@
 """Patient and accession number asked again of a real PACS before a report is made."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,8 +150,13 @@ def test_nothing_of_the_former_patient_stays_beside_the_new_number(phantoms: Pha
     found = FoundStudy(header.study_uid, "NEW", "", "", "", "", "", "", "", ())
     taken, changed = IdentityCheck(Saying(found), "take").apply(header)
     assert taken.patient == Patient("NEW", "", "", "", "")
-    assert taken.accession_number == header.accession_number, "what the PACS leaves empty stays"
-    assert set(changed) == {"PatientID", "PatientName", "PatientBirthDate", "PatientSex"}
+    assert (taken.accession_number, taken.referring_physician, taken.context) == ("", "", "{}")
+    assert {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"} <= set(changed)
+    same = replace(found, patient_id=header.patient.patient_id, sex="O")
+    kept, changed = IdentityCheck(Saying(same), "take").apply(header)
+    assert (kept.accession_number, kept.context, changed) == (header.accession_number, header.context, ("PatientSex",))
+    with pytest.raises(HeldError):
+        IdentityCheck(Saying(same), "hold").apply(header)
     padded = FoundStudy(
         header.study_uid, header.patient.patient_id, "", header.patient.name + "^^", "", "", "", "", "", ()
     )

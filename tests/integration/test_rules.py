@@ -199,6 +199,76 @@ def test_where_the_preferred_one_cannot_be_used_the_next_one_speaks(
     assert here.plant.exam(uid(soft))["state"] == "reported"
 
 
+def test_a_late_slice_that_comes_to_nothing_brings_no_second_report(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    here = site()
+    soft = reconstruction(tmp_path, files(phantoms), 1, ConvolutionKernel="B30f", SliceThickness="5")
+    thin = reconstruction(tmp_path, files(phantoms), 2, ConvolutionKernel="B70f", SliceThickness="1")
+    here.plant.receive(*soft, *thin[:-1], age=60)
+    here.plant.run()
+    assert here.plant.exam(uid(thin))["state"] == "reported"
+    for path in (here.plant.settings.data_dir / "spool" / "series").rglob(f"{dcmread(thin[0]).SOPInstanceUID}.dcm"):
+        path.unlink()
+    here.plant.receive(thin[-1], age=60)
+    here.plant.run()
+    assert here.plant.exam(uid(thin))["reason_code"] == "missing_files"
+    assert here.plant.exam(uid(soft))["reason_code"] == "not_preferred"
+    assert set(here.reports()) == {uid(thin)}
+
+
+def test_whoever_lost_to_a_series_that_fails_meanwhile_speaks(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers: one finds the other preferred, and that one is rejected before the first has said so."""
+    here = site()
+    soft = reconstruction(tmp_path, files(phantoms), 1, ConvolutionKernel="B30f")
+    sagittal = reconstruction(
+        tmp_path, files(phantoms), 2, ConvolutionKernel="B70f", ImageOrientationPatient=[0, 1, 0, 0, 0, -1]
+    )
+    here.plant.receive(*soft, age=90)
+    here.plant.receive(*sagittal, age=60)
+    here.plant.sweep.tick()
+    first, second = here.plant.app.classification(), here.plant.app.classification()
+    choose, began = first._choice.choose, [False]
+
+    def slowly(held: Any, header: Any) -> Any:
+        try:
+            return choose(held, header)
+        finally:
+            if not began[0]:
+                began[0] = True
+                assert second.run_one("second")
+
+    monkeypatch.setattr(first._choice, "choose", slowly)
+    assert first.run_one("first")
+    here.plant.run()
+    assert here.plant.exam(uid(sagittal))["reason_code"] == "not_axial"
+    assert here.plant.exam(uid(soft))["state"] == "reported"
+
+
+def test_a_list_of_patients_that_is_away_costs_no_exam(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    listed = tmp_path / "patients.txt"
+    here = site(rules=(RuleSettings(name="clinic", does="scope", patients_file=listed),))
+    here.plant.receive(*files(phantoms), age=60)
+    series = uid(files(phantoms))
+    here.plant.sweep.tick()
+    for _ in range(5):
+        with here.plant.database.write() as session:
+            session.execute(update(Series).values(not_before=None))
+        here.plant.app.classification().run_one("worker")
+    waits = here.plant.exam(series)
+    assert (waits["state"], waits["reason_code"]) == ("queued", "settings")
+    assert "cannot be read" in waits["reason"]
+    listed.write_text(str(dcmread(files(phantoms)[0]).PatientID), encoding="utf-8")
+    with here.plant.database.write() as session:
+        session.execute(update(Series).values(not_before=None, woken_at=None))
+    here.plant.run()
+    assert here.plant.exam(series)["scope_rule"] == "clinic"
+
+
 def test_a_better_series_that_comes_late_replaces_the_report(
     site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
 ) -> None:

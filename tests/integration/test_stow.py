@@ -180,7 +180,7 @@ def test_what_is_not_stored_is_named_with_its_reason(start: Callable[..., Runnin
     )  # fmt: skip
     assert answer.status_code == 202
     assert reasons(answer, FAILED) == [0x0122, 0xA900, 0xA900, 0xC122]
-    assert reasons(answer, OTHERS) == [0xA700, 0xC000]
+    assert reasons(answer, OTHERS) == [0xC000, 0xC000]
     assert running.stored() == [f"{SERIES}.1.dcm"]
     changed = ct(1, WindowCenter="99")
     refused = running.post(file(changed))
@@ -220,6 +220,9 @@ def test_only_accounts_may_store(start: Callable[..., Running]) -> None:
         answer = running.post(file(ct(1)), **header)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert running.stored() == []
+    unset = start(tokens={"nobody": ""})
+    assert unset.post(file(ct(1))).status_code == 401
+    assert unset.post(file(ct(1)), Authorization="Bearer ").status_code == 401
     assert running.serves(Authorization="bearer hidden")
     assert running.told[-1].calling == "other"
     assert requests.get(f"{running.url}/health", timeout=5).json() == {"status": "ok"}

@@ -101,6 +101,23 @@ def test_every_object_is_valid_dicom_in_each_language(tmp_path: Path, material: 
     assert {str(each.PatientID) for each in (summary, heat_map, pdf)} == {material.exam.header.patient.patient_id}
 
 
+@pytest.mark.parametrize(
+    ("orientation", "letters"),
+    [
+        ((1, 0, 0, 0, 1, 0), ["L", "P"]),
+        ((-1, 0, 0, 0, -1, 0), ["R", "A"]),  # prone
+        ((1, 0, 0, 0, 0.95, -0.3), ["L", "P"]),  # tilted
+        ((0.7, 0.71, 0, -0.71, 0.7, 0), []),
+    ],
+)
+def test_a_heat_map_says_whereto_its_slice_lies(material: Material, orientation: Any, letters: list[str]) -> None:
+    first = material.slices[0]
+    turned = dataclasses.replace(first, key=dataclasses.replace(first.key, orientation=orientation))
+    shown = dataclasses.replace(material, slices=(turned, *material.slices[1:]))
+    dataset = dcmread(io.BytesIO(build_object("heatmap-1", shown).content))
+    assert list(dataset.PatientOrientation or []) == letters
+
+
 def test_the_same_exam_gives_the_same_bytes(material: Material) -> None:
     for name in ("summary", "heatmap-2", "pdf"):
         assert build_object(name, material) == build_object(name, material)

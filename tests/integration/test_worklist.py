@@ -96,8 +96,10 @@ def test_the_most_urgent_stands_first_by_each_way(pacs: Orthanc, tmp_path: Path)
         DimseSource("pacs", "127.0.0.1", pacs.port, "ORTHANC", "RETICULA", timeout=20),
     ]
     dates = f"{TODAY - timedelta(days=30):%Y%m%d}-"
-    lists = [gather(source, dates, "https://viewer/?s={study_uid}") for source in sources]
+    complaints: list[str] = []
+    lists = [gather(source, dates, "https://viewer/?s={study_uid}", complaints.append) for source in sources]
     assert lists[0] == lists[1]
+    assert complaints == []
     found = [(entry.verdict, entry.report.patient_id) for entry in lists[0]]
     assert found == [("UIP", "P3"), ("UIP", "P2"), ("NSIP", "P1"), ("NSIP", "P5"), ("indeterminate", "P4")]
     row = as_json(lists[0][0])

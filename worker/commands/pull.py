@@ -60,6 +60,9 @@ def pull(
         with console.progress() as bars:
             task = bars.add_task("Series", total=len(taken))
             for each in taken:
+                reason = app.spool.objection()
+                if reason is not None:
+                    raise WorkerError(f"Nothing more is taken in: {reason}. Run it again to go on.")
                 fetched = work.fetch(each, receiver, lambda count: bars.update(task, description=f"{count} exams wait"))
                 bars.update(task, advance=1, description="Series")
                 if fetched.error is not None:

@@ -34,7 +34,10 @@ def worklist(
         raise WorkerError("Name one of the [[sources]] of the settings: there is not exactly one.")
     today = date.today()  # noqa: DTZ011 – studies have the date of the place
     dates = f"{today - timedelta(days=days):%Y%m%d}-{today + timedelta(days=1):%Y%m%d}"
-    entries = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer)
+    entries = gather(
+        app.source(source or sources[0].name), dates, app.settings.worklist.viewer,
+        lambda sentence: console.err.print(sentence, markup=False),
+    )  # fmt: skip
     app.journal.note(audit.person(), "exams listed", "worklist")
     if html is not None:
         write_page(html, entries, app.settings.language)

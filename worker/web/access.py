@@ -28,7 +28,7 @@ class Access:
             token = given.strip().encode() if kind.lower() == "bearer" else b""
             # All are compared, so that the time says nothing.
             found = [name for name, known in self._tokens.items() if hmac.compare_digest(known, token)]
-            if not found:
+            if not found or not token:
                 raise HTTPException(401, "A bearer token of an account is needed.", {"WWW-Authenticate": "Bearer"})
             return Sender(found[0], address)
         if self._with_certificate:

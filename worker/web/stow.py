@@ -40,7 +40,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     406: {"description": "Answers are made as JSON or XML of DICOM only."},
     408: {"description": "The body came too slowly."},
     409: {"description": "No instance was stored; they are listed with their reasons.", "content": _DATASET},
-    413: {"description": "The instance is too large."},
     415: {"description": "The body is of a type, or encoded in a way, that is not stored."},
     503: {"description": "There is no room, or too much is under way: try again after Retry-After."},
 }

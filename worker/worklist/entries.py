@@ -3,14 +3,14 @@
 New is a report that no later one replaces. Anybody can make the same list from the same reports.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from models.bundle import KNOWN_CLASSES
 from pacs.codes import INDETERMINATE_CODE
-from pacs.errors import Unreadable
+from pacs.errors import QueryError, Unreadable
 from pacs.report.reader import ReadReport, read_report
 from pacs.retrieval import Source, StudyQuery
 
@@ -31,9 +31,12 @@ class Entry:
     link: str | None
 
 
-def gather(source: Source, dates: str, viewer: str | None) -> list[Entry]:
-    """Return the entries of studies of some days (as in DICOM: a range), the most urgent first. Raises QueryError."""
-    reports = list(_reports(source, dates))
+def gather(source: Source, dates: str, viewer: str | None, complain: Callable[[str], None]) -> list[Entry]:
+    """Return the entries of studies of some days (as in DICOM: a range), the most urgent first. Raises QueryError.
+
+    `complain` is told of series that cannot be read.
+    """
+    reports = list(_reports(source, dates, complain))
     replaced = {uid for report in reports for uid in report.replaces}
     newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
     return ordered(_entry(report, viewer) for report in newest.values())
@@ -66,12 +69,17 @@ def as_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _reports(source: Source, dates: str) -> Iterator[ReadReport]:
+def _reports(source: Source, dates: str, complain: Callable[[str], None]) -> Iterator[ReadReport]:
     for study in source.studies(StudyQuery(dates=dates, modality="SR")):
         for series in source.series(study.study_uid):
             if series.modality != "SR":
                 continue
-            for dataset in source.read(series):
+            try:
+                datasets = source.read(series)
+            except QueryError as error:
+                complain(f"Series {series.series_uid} is left out: {error}")
+                continue
+            for dataset in datasets:
                 try:
                     report = read_report(dataset)
                 except (Unreadable, AttributeError, IndexError, ValueError, TypeError):
