@@ -8,6 +8,7 @@ import pytest
 
 from tests.servers import Orthanc, Postgres, Redis, need
 from training.phantom import PhantomExam, write_phantoms
+from worker.commands.context import application
 from worker.database import Database
 
 NO_SKIPS = bool(os.environ.get("RETICULA_TEST_NO_SKIPS"))
@@ -29,7 +30,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test sees settings of the machine it runs on."""
+    """No test sees settings of the machine, or the application of a command that ran in this process before."""
+    application.cache_clear()
     for name in list(os.environ):
         if name.startswith("RETICULA_") and not name.startswith("RETICULA_TEST_"):
             monkeypatch.delenv(name)
