@@ -291,14 +291,21 @@ def unprepared(destinations: Sequence[str]) -> Any:
         .scalar_subquery()
     )
     # A report names the one that it replaces, so that one is made first.
-    earlier = aliased(Series)
+    earlier, sending = aliased(Series), aliased(Delivery)
+    earlier_rows = (
+        select(func.count(distinct(sending.destination)))
+        .where(sending.series_id == earlier.id, sending.destination.in_(destinations))
+        .correlate(earlier)
+        .scalar_subquery()
+    )
     first = ~exists().where(
         earlier.series_uid == Series.series_uid,
         earlier.study_id == Series.study_id,
         earlier.revision < Series.revision,
         earlier.state == State.CLASSIFIED,
         ~earlier.shadow,
-        ~exists().where(Report.series_id == earlier.id),
+        # A report without its rows counts for nothing yet: whoever made it may have died in between.
+        or_(~exists().where(Report.series_id == earlier.id), earlier_rows < len(destinations)),
     )
     ready = or_(Series.not_before.is_(None), Series.not_before <= now())
     return and_(

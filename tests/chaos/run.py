@@ -146,8 +146,8 @@ def _reported(plant: Plant) -> int:
     try:
         with plant.database.read() as session:
             latest = select(func.max(Series.id)).group_by(Series.series_uid)
-            return session.scalar(
-                select(func.count()).select_from(Series).where(Series.id.in_(latest), Series.state == "reported")
-            ) or 0  # fmt: skip
+            waiting = select(Series.series_uid).where(Series.state == "classified")
+            ended = Series.id.in_(latest), Series.state == "reported", Series.series_uid.not_in(waiting)
+            return session.scalar(select(func.count()).select_from(Series).where(*ended)) or 0
     except UnavailableError:
         return 0
