@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
 
 PRIVATE_SCHEME = "99RETICULA"
 PRIVATE_SCHEME_NAME = "Reticula private codes"
@@ -158,6 +159,28 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
     ("pt-BR", "RFC5646"): ("Portuguese (Brazil)", "Português (Brasil)", "Portugués (Brasil)"),
     ("es", "RFC5646"): ("Spanish", "Espanhol", "Español"),
     ("24627-2", "LN"): ("CT Chest", "TC de tórax", "TC de tórax"),
+    # The notice that there is no result, and rejection notes (IHE RAD TF-1, Imaging Object Change Management)
+    ("55110-1", "LN"): ("Conclusions", "Conclusões", "Conclusiones"),
+    ("121077", "DCM"): ("Conclusion", "Conclusão", "Conclusión"),
+    ("111065", "DCM"): ("Summary of Analyses", "Resumo das análises", "Resumen de los análisis"),
+    ("111224", "DCM"): ("Failed", "Falhou", "Falló"),
+    ("111225", "DCM"): ("Not Attempted", "Não tentado", "No intentado"),
+    ("113001", "DCM"): (
+        "Rejected for Quality Reasons",
+        "Rejeitado por motivos de qualidade",
+        "Rechazado por motivos de calidad",
+    ),
+    ("113037", "DCM"): (
+        "Rejected for Patient Safety Reasons",
+        "Rejeitado por motivos de segurança do paciente",
+        "Rechazado por motivos de seguridad del paciente",
+    ),
+    ("113038", "DCM"): (
+        "Incorrect Modality Worklist Entry",
+        "Entrada incorreta na lista de trabalho",
+        "Entrada incorrecta en la lista de trabajo",
+    ),
+    ("113012", "DCM"): ("Key Object Description", "Descrição dos objetos", "Descripción de los objetos"),
     # Findings and sites
     ("RID5333", "RADLEX"): (
         "Usual interstitial pneumonia",
@@ -283,6 +306,68 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
         "Reclassificado a pedido",
         "Reclasificado a petición",
     ),
+    # Why an exam has no result: the reason codes of series
+    ("NO-RESULT", PRIVATE_SCHEME): ("Why there is no result", "Por que não há resultado", "Por qué no hay resultado"),
+    ("too_few_slices", PRIVATE_SCHEME): (
+        "The series has too few slices",
+        "A série tem poucos cortes",
+        "La serie tiene pocos cortes",
+    ),
+    ("no_lungs", PRIVATE_SCHEME): (
+        "No slice shows enough lung",
+        "Nenhum corte mostra pulmão suficiente",
+        "Ningún corte muestra pulmón suficiente",
+    ),
+    ("not_axial", PRIVATE_SCHEME): (
+        "The images are not axial",
+        "As imagens não são axiais",
+        "Las imágenes no son axiales",
+    ),
+    ("projection", PRIVATE_SCHEME): (
+        "The series is a projection, not slices",
+        "A série é uma projeção, não cortes",
+        "La serie es una proyección, no cortes",
+    ),
+    ("mixed_orientation", PRIVATE_SCHEME): (
+        "The images have more than one orientation",
+        "As imagens têm mais de uma orientação",
+        "Las imágenes tienen más de una orientación",
+    ),
+    ("no_geometry", PRIVATE_SCHEME): (
+        "Images lack position, orientation or pixel spacing",
+        "Faltam posição, orientação ou espaçamento nas imagens",
+        "Faltan posición, orientación o espaciado en las imágenes",
+    ),
+    ("undecodable", PRIVATE_SCHEME): (
+        "The pixels of the images cannot be decoded",
+        "Os pixels das imagens não podem ser decodificados",
+        "Los píxeles de las imágenes no se pueden decodificar",
+    ),
+    ("missing_files", PRIVATE_SCHEME): (
+        "Received images are not at hand any more",
+        "As imagens recebidas não estão mais disponíveis",
+        "Las imágenes recibidas ya no están disponibles",
+    ),
+    ("memory", PRIVATE_SCHEME): (
+        "The series is too large",
+        "A série é grande demais",
+        "La serie es demasiado grande",
+    ),
+    ("error", PRIVATE_SCHEME): (
+        "The classification failed",
+        "A classificação falhou",
+        "La clasificación falló",
+    ),
+    ("worker_died", PRIVATE_SCHEME): (
+        "The classification broke off several times",
+        "A classificação foi interrompida várias vezes",
+        "La clasificación se interrumpió varias veces",
+    ),
+    ("report_failed", PRIVATE_SCHEME): (
+        "The report of the result could not be made",
+        "O relatório do resultado não pôde ser feito",
+        "El informe del resultado no se pudo hacer",
+    ),
     # Units
     ("%", "UCUM"): ("percent", "por cento", "por ciento"),
     ("mm", "UCUM"): ("millimeter", "milímetro", "milímetro"),
@@ -314,6 +399,19 @@ def translation(value: str, scheme: str, language: str) -> str | None:
     """Return the meaning in a language, or None where the table does not hold the code."""
     known = _MEANINGS.get((value, scheme))
     return known[LANGUAGES.index(language)] if known else None
+
+
+def translate(root: Dataset, language: str) -> None:
+    """Give every code of a tree its meaning in a language."""
+    for element in root.iterall():
+        if element.keyword == "CodeMeaning":
+            continue
+        if element.VR == "SQ":
+            for item in element.value:
+                if "CodeValue" in item and "CodingSchemeDesignator" in item:
+                    known = translation(item.CodeValue, item.CodingSchemeDesignator, language)
+                    if known is not None:
+                        item.CodeMeaning = known
 
 
 def table() -> Mapping[_Key, tuple[str, str, str]]:

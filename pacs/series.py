@@ -23,7 +23,7 @@ CT_CLASSES = frozenset({CTImageStorage, EnhancedCTImageStorage})
 
 # Attributes of the Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2) that every object
 # of a study should repeat, beside those that have a field of their own.
-_CONTEXT = (
+CONTEXT = (
     "PatientBirthTime", "EthnicGroup", "PatientComments", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "OtherPatientNames", "PatientSpeciesDescription", "ProcedureCodeSequence",
     "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge", "PatientSize",
@@ -302,9 +302,9 @@ def select(series: Series, *, min_slices: int) -> Selection:
 
 
 def _context(dataset: Dataset) -> str:
-    """The attributes of _CONTEXT whose values are valid; an invalid one is left out."""
+    """The attributes of CONTEXT whose values are valid; an invalid one is left out."""
     kept = Dataset()
-    for keyword in _CONTEXT:
+    for keyword in CONTEXT:
         try:
             element = dataset[keyword]
             if element.VR != "SQ":

@@ -2,7 +2,8 @@
 
     incoming/                              being written
     series/<study UID>/<series UID>/       CT, one file an instance: what exams are assembled from
-    aside/<day>/                           other classes (SR, SC…), with their own retention
+    notes/                                 Key Object Selections, until somebody has read them
+    aside/<day>/                           other classes (SR, SC…) and notes that were read, with their own retention
     conflicts/<day>/                       an instance UID that came again with other content, with that retention too
 
 By setting such an instance is refused instead, or lies beside the first one as `<UID>~<hash>.dcm` for a new revision.
@@ -23,6 +24,8 @@ from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
+
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from pacs.durable import sync_folder, write_synced
 from pacs.series import CT_CLASSES
@@ -117,7 +120,7 @@ class Spool:
 
     def prepare(self) -> None:
         """Make the folders and remove what a dead process left half written."""
-        for name in ("incoming", "series", "aside", "conflicts"):
+        for name in ("incoming", "series", "notes", "aside", "conflicts"):
             self._make_folder(self.root / name)
         for path in (self.root / "incoming").iterdir():
             with suppress(FileNotFoundError):
@@ -132,10 +135,12 @@ class Spool:
         if self._min_free and self._free() - len(instance.content) < self._min_free // 2:
             raise OSError(errno.ENOSPC, "the disk is nearly full")
         name = f"{instance.sop_uid}.dcm"
-        if instance.sop_class_uid not in CT_CLASSES:
+        if instance.sop_class_uid == KeyObjectSelectionDocumentStorage:
+            folder, outcome = self.root / "notes", Stored.ASIDE
+        elif instance.sop_class_uid not in CT_CLASSES:
             folder, outcome = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d"), Stored.ASIDE
         else:
-            folder, outcome = self.root / "series" / instance.study_uid / instance.series_uid, Stored.NEW
+            folder, outcome = self.folder(instance.study_uid, instance.series_uid), Stored.NEW
         temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
             write_synced(temporary, instance.content)
@@ -165,7 +170,7 @@ class Spool:
             return Stored.REFUSED
         content = hashlib.sha256(_dataset(instance.content)).hexdigest()
         name = f"{instance.sop_uid}{VERSION_MARK}{content[:32]}.dcm"
-        if self._on_conflict is OnConflict.ASIDE or folder.parent.name == "aside":
+        if self._on_conflict is OnConflict.ASIDE or folder.parent.parent != self.root / "series":
             self._name(temporary, self.root / "conflicts" / datetime.now(UTC).strftime("%Y%m%d") / name)
             return Stored.CONFLICT
         if self._name(temporary, folder / name):
@@ -173,12 +178,26 @@ class Spool:
         sync_folder(folder)
         return Stored.DUPLICATE
 
+    def folder(self, study_uid: str, series_uid: str) -> Path:
+        """Return the folder of a series."""
+        return self.root / "series" / study_uid / series_uid
+
     def series(self) -> Iterator[SpooledSeries]:
         """Yield every series of the spool."""
         for study in _folders(self.root / "series"):
             for series in _folders(study):
                 with suppress(FileNotFoundError):
                     yield SpooledSeries(study.name, series.name, series, series.stat().st_mtime_ns)
+
+    def notes(self) -> list[Path]:
+        """Return the Key Object Selections that nobody has read."""
+        return sorted((self.root / "notes").glob("*.dcm"))
+
+    def lay_aside(self, path: Path) -> None:
+        """Move what was read aside."""
+        folder = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d")
+        self._make_folder(folder)
+        path.replace(folder / path.name)
 
     def instances(self, folder: Path) -> list[SpooledInstance]:
         """Return the instances of a series in the order in which they arrived."""

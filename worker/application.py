@@ -250,6 +250,8 @@ class Application:
 
     def sweep(self) -> "Sweep":
         """A sweep over spool and database."""
+        from worker.assembly import Assembly
+        from worker.rejections import RejectionNotes
         from worker.sweep import Sweep
 
         return Sweep(
@@ -260,11 +262,10 @@ class Application:
             self.broker,
             self.journal,
             self.commitments,
-            self.identities,
-            self.rules,
-            self.expectations,
+            Assembly(self.settings, self.database, self.spool, self.identities, self.rules, self.expectations),
             self.work_switch,
             self.audit_relay,
+            RejectionNotes(self.database, self.spool, follow=self.settings.listener.rejection_notes == "follow"),
         )
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
@@ -312,7 +313,14 @@ class Application:
         from worker.delivery import DeliveryStage
 
         lease = timedelta(seconds=self.settings.worker.lease_seconds)
-        return DeliveryStage(self.database, self.reports(), self.destinations, self.settings.destinations, lease)
+        return DeliveryStage(
+            self.database,
+            self.reports(),
+            self.destinations,
+            self.settings.destinations,
+            lease,
+            notices_after=self.settings.notices_after,
+        )
 
 
 def make_destination(configured: DestinationSettings) -> "Destination":

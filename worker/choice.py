@@ -1,6 +1,7 @@
 """Whether a claimed exam is for us: of one patient, within the scope, and the series that speaks for its study."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
@@ -13,9 +14,10 @@ from worker import exams
 from worker.database import Database
 from worker.exams import NOT_PREFERRED, Claim
 from worker.privacy import Identities
+from worker.retraction import RETRACTED
 from worker.rules import Preference, Rules, Standing
-from worker.states import State
-from worker.tables import Classification, Series
+from worker.states import Completeness, State
+from worker.tables import Classification, Retraction, Series
 
 _IN_THE_RUNNING = (State.RECEIVING, State.QUEUED, State.CLASSIFYING, State.CLASSIFIED, State.REPORTED)
 
@@ -39,6 +41,7 @@ class Choice:
             conflict = exams.patient_conflict(session, held, header.patient, self._identities.patient(header.patient))
             if conflict is not None:
                 raise Rejected("patient_conflict", conflict)
+            _require_not_retracted(session, held)
             scope_rule = self._rules.require(_facts(held))
             self.instead_of(session, held)
             return Chosen(scope_rule)
@@ -53,7 +56,7 @@ class Choice:
         own = session.get_one(Series, held.series_id)
         mine = self._standing(own)
         # A series whose late revision came to nothing is in the running by the one that has a report.
-        classified = exists().where(Classification.series_id == Series.id)
+        classified = and_(exists().where(Classification.series_id == Series.id), Series.withdrawn_at.is_(None))
         others = session.scalars(
             select(Series).where(
                 Series.study_id == own.study_id,
@@ -77,6 +80,23 @@ class Choice:
             thickness=series.thickness_mm,
             slices=series.instance_count,
         )
+
+
+def _require_not_retracted(session: Session, held: Claim) -> None:
+    """What a person took back is not said again because a late image came. Raises Rejected."""
+    own = session.get_one(Series, held.series_id)
+    before: Any = session.execute(
+        select(Series.completeness, Retraction)
+        .outerjoin(Retraction, Retraction.series_id == Series.id)
+        .where(Series.series_uid == own.series_uid, Series.study_id == own.study_id)
+        .where(Series.revision <= own.revision)
+        .order_by(Series.revision.desc())
+    )
+    for completeness, taken_back in before:
+        if taken_back is not None and taken_back.reason_code == RETRACTED:
+            raise Rejected(RETRACTED, f"{taken_back.reason} To classify it again: 'reticula exams reprocess'.")
+        if completeness == Completeness.REPROCESS:
+            return
 
 
 def _facts(held: Claim) -> SeriesFacts:

@@ -7,6 +7,7 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
@@ -31,6 +32,7 @@ from pacs.intake import (
 from pacs.report import SR_CLASSES, SR_SERIES_NUMBER
 from pacs.report.capture import HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER, SUMMARY_SERIES_NUMBER
 from pacs.report.document import TEMPLATE
+from pacs.report.rejection import NOTE_SERIES_NUMBER, Grounds
 from pacs.retrieval.query import SERIES_KEYS, STUDY_KEYS
 from pacs.series import CT_CLASSES
 from pacs.tls import CIPHERS
@@ -74,10 +76,12 @@ def _overview() -> Iterator[str]:
     yield ""
     rows: list[tuple[str, str, str, str]] = [("Verification", str(Verification), "yes", "yes")]
     rows += [(UID(each).name, each, "no", "yes") for each in sorted(map(str, CT_CLASSES))]
-    others = len(accepted()) - len(CT_CLASSES)
+    others = len(accepted()) - len(CT_CLASSES) - 1
     rows.append((f"{others} other storage SOP classes, laid aside and not used", "PS3.4 annex B", "no", "yes"))
     sent = (*SR_CLASSES, SecondaryCaptureImageStorage, EncapsulatedPDFStorage)
     rows += [(UID(each).name, str(each), "yes", "laid aside") for each in sent]
+    notes = KeyObjectSelectionDocumentStorage
+    rows.append((UID(notes).name, str(notes), "rejection notes", "rejection notes; others are laid aside"))
     rows.append((UID(PUSH_MODEL).name, PUSH_MODEL, "by setting", "yes"))
     models = (
         StudyRootQueryRetrieveInformationModelFind,
@@ -205,10 +209,14 @@ def _annexes() -> Iterator[str]:
         ("summary", UID(SecondaryCaptureImageStorage).name, "OT", str(SUMMARY_SERIES_NUMBER)),
         ("key slices", UID(SecondaryCaptureImageStorage).name, "OT", str(HEAT_MAP_SERIES_NUMBER)),
         ("page", UID(EncapsulatedPDFStorage).name, "DOC", str(PDF_SERIES_NUMBER)),
+        ("notice", " or ".join(UID(each).name for each in SR_CLASSES), "SR", str(SR_SERIES_NUMBER)),
+        ("rejection note", UID(KeyObjectSelectionDocumentStorage).name, "KO", str(NOTE_SERIES_NUMBER)),
     ]
     yield from _table(("object", "SOP class", "Modality", "Series Number"), rows)
     yield "The report is TID 1500 (PS3.16) with TID 1411 for the exam and TID 1410 for key slices; its"
     yield f"own version is {TEMPLATE}."
+    yield "The notice that an exam has no result is TID 2000 with a heading of conclusions. Rejection notes (IHE"
+    yield f"Imaging Object Change Management) are TID 2010; titles that are understood: {', '.join(Grounds)} (DCM)."
     yield f"The private coding scheme is {codes.PRIVATE_SCHEME} ({codes.PRIVATE_SCHEME_NAME}, {codes.ORGANISATION})."
     yield ""
     yield "## 8 Codes"

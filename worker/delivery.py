@@ -1,7 +1,6 @@
 """Reports on their way: made once, stored, sent to every destination until it has them or refuses for good."""
 
 import logging
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,29 +8,27 @@ from datetime import timedelta
 from typing import Any, cast
 
 from pydicom.uid import generate_uid
-from sqlalchemy import CursorResult, and_, case, distinct, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import CursorResult, case, select, update
+from sqlalchemy.orm import Session
 
-from pacs.commitment import CommitmentResult
 from pacs.destinations import Destination, Offer, Sent
 from pacs.discreet import said
 from pacs.errors import DeliveryError, Rejected, Retry
 from pacs.report import SR_CLASSES, Document
-from worker import audit
+from worker import audit, notices
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.identity import AskAgainError, HeldError
 from worker.objects import objects_of, sop_classes
+from worker.outbox import FIRST_DELAY, delay, due, note, unprepared
 from worker.reports import NotAtHandError, ReportStore
 from worker.sections import DestinationSettings, DimseSettings
 from worker.states import DeliveryState, State
-from worker.tables import SR, Delivery, Report, Series
+from worker.tables import NOTICE, SR, Delivery, Series
 
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=3)
-FIRST_DELAY = timedelta(seconds=5)
-LONGEST_DELAY = timedelta(hours=1)
 # A PACS may commit itself when it has copied to its archive; until then it is not asked again.
 COMMITMENT_DELAY = timedelta(hours=1)
 # A held exam is looked at again so often: somebody may have settled it in the PACS.
@@ -64,8 +61,10 @@ class DeliveryStage:
         destinations: Mapping[str, Destination],
         configured: Sequence[DestinationSettings],
         lease: timedelta = LEASE,
+        *,
+        notices_after: timedelta | None = None,
     ) -> None:
-        self._lease = lease
+        self._lease, self._notices_after = lease, notices_after
         self._database = database
         self._reports = reports
         self._destinations = destinations
@@ -75,7 +74,7 @@ class DeliveryStage:
 
     def run_one(self, owner: str) -> bool:
         """Do the next piece of work; False where nothing was due."""
-        if self._prepare_one():
+        if self._prepare_one() or self._prepare_notice():
             return True
         claimed = self._claim(owner)
         if claimed is None:
@@ -98,12 +97,12 @@ class DeliveryStage:
                 return False
             except NotAtHandError as error:
                 logger.warning("The report of series %s waits: %s", series.series_uid, error)
-                self._put_off(series.id, FIRST_DELAY * 4)
+                self._put_off(series, FIRST_DELAY * 4)
                 continue
             except HeldError as error:
                 if series.reason_code != HELD:
                     logger.warning("The report of series %s is held: %s", series.series_uid, error)
-                self._put_off(series.id, HELD_DELAY, HELD, str(error))
+                self._put_off(series, HELD_DELAY, HELD, str(error))
                 continue
             except UnavailableError:
                 raise
@@ -115,6 +114,8 @@ class DeliveryStage:
             unmade = self._make_others(series)
             with self._database.write() as session:
                 held = session.get_one(Series, series.id, with_for_update=True)
+                if held.state != State.CLASSIFIED:
+                    return True  # it was taken back meanwhile
                 if held.reason_code == HELD:
                     held.reason_code = held.reason = None
                 known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
@@ -122,8 +123,39 @@ class DeliveryStage:
                     if destination.name not in known:
                         names = objects_of(destination.objects, self._reports.key_slices(held.id))
                         session.add_all(_new_delivery(held, destination, name, unmade.get(name)) for name in names)
+                notices.overtake(session, held)
             return True
         return False
+
+    def _prepare_notice(self) -> bool:
+        """Make the notice of a study that came to nothing, and its rows; False where none was made."""
+        if self._notices_after is None or not self._configured or time.monotonic() < self._ask_from:
+            return False
+        with self._database.read() as session:
+            series = session.scalar(notices.due(self._notices_after).limit(1))
+        if series is None:
+            return False
+        unmade = None
+        try:
+            self._reports.document(series.id, SR_CLASSES[0], NOTICE)
+        except AskAgainError as error:
+            logger.warning("Notices wait: %s", error)
+            self._ask_from = time.monotonic() + _ASK_AGAIN_SECONDS
+            return False
+        except (NotAtHandError, HeldError) as error:
+            logger.warning("The notice about series %s waits: %s", series.series_uid, error)
+            self._put_off(series, HELD_DELAY, series.reason_code, series.reason)
+            return False
+        except UnavailableError:
+            raise
+        except Exception as error:
+            logger.exception("The notice about series %s cannot be made.", series.series_uid)
+            unmade = f"It cannot be made: {said(error)}"
+        with self._database.write() as session:
+            held = notices.take(session, series.id, self._notices_after)
+            if held is not None:
+                session.add_all(_new_delivery(held, each, NOTICE, unmade) for each in self._configured)
+        return True
 
     def _make_others(self, series: Series) -> dict[str, str]:
         """Make what goes out beside the report; return why something cannot be. The report goes out all the same."""
@@ -141,11 +173,11 @@ class DeliveryStage:
                 unmade[name] = f"It cannot be made: {said(error)}"
         return unmade
 
-    def _put_off(self, series_id: int, delay: timedelta, code: str | None = None, reason: str | None = None) -> None:
+    def _put_off(self, series: Series, delay: timedelta, code: str | None = None, reason: str | None = None) -> None:
         with self._database.write() as session:
             session.execute(
                 update(Series)
-                .where(Series.id == series_id, Series.state == State.CLASSIFIED)
+                .where(Series.id == series.id, Series.state == series.state)
                 .values(not_before=now() + delay, reason_code=code, reason=reason)
             )
 
@@ -255,7 +287,7 @@ class DeliveryStage:
                 row.next_attempt_at = now() + delay(claimed.attempts)
                 if away:
                     self._put_off_destination(session, row)
-            _note(session, series, row)
+            note(session, series, row)
 
     def _put_off_destination(self, session: Session, row: Delivery) -> None:
         """Let nothing else that is due for a destination that is away hold up the others until then."""
@@ -274,118 +306,12 @@ class DeliveryStage:
             series = session.get_one(Series, series_id, with_for_update=True)
             if series.state != State.CLASSIFIED:
                 return
-            series.state, series.reason_code, series.reason = State.FAILED, code, reason
+            series.state, series.reason_code, series.reason, series.ended_at = State.FAILED, code, reason, now()
             audit.record(session, "series failed", series.series_uid, reason_code=code)
 
     @property
     def _names(self) -> list[str]:
         return [destination.name for destination in self._configured]
-
-
-def unprepared(destinations: Sequence[str]) -> Any:
-    """Return the condition for a classified revision that lacks its report or a row for a destination."""
-    has_report = exists().where(Report.series_id == Series.id, Report.object == SR)
-    rows = (
-        select(func.count(distinct(Delivery.destination)))
-        .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations))
-        .scalar_subquery()
-    )
-    # A report names the one that it replaces, so that one is made first.
-    earlier, sending = aliased(Series), aliased(Delivery)
-    earlier_rows = (
-        select(func.count(distinct(sending.destination)))
-        .where(sending.series_id == earlier.id, sending.destination.in_(destinations))
-        .correlate(earlier)
-        .scalar_subquery()
-    )
-    first = ~exists().where(
-        earlier.series_uid == Series.series_uid,
-        earlier.study_id == Series.study_id,
-        earlier.revision < Series.revision,
-        earlier.state == State.CLASSIFIED,
-        ~earlier.shadow,
-        # A report without its rows counts for nothing yet: whoever made it may have died in between.
-        or_(~exists().where(Report.series_id == earlier.id), earlier_rows < len(destinations)),
-    )
-    ready = or_(Series.not_before.is_(None), Series.not_before <= now())
-    return and_(
-        Series.state == State.CLASSIFIED, ~Series.shadow, ready, first, or_(~has_report, rows < len(destinations))
-    )
-
-
-def due() -> Any:
-    """Return the condition for a delivery that can be attempted now: earlier revisions arrive before later ones."""
-    moment = now()
-    this, earlier, before = aliased(Series), aliased(Series), aliased(Delivery)
-    held_back = exists().where(
-        this.id == Delivery.series_id,
-        earlier.series_uid == this.series_uid,
-        earlier.study_id == this.study_id,
-        earlier.revision < this.revision,
-        before.series_id == earlier.id,
-        before.destination == Delivery.destination,
-        before.object == Delivery.object,
-        before.state == DeliveryState.PENDING,
-    )
-    free = or_(Delivery.lease_until.is_(None), Delivery.lease_until < moment)
-    return and_(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= moment, free, ~held_back)
-
-
-def settle(session: Session, series: Series) -> None:
-    """Move a classified revision on where its deliveries allow it."""
-    if series.state != State.CLASSIFIED:
-        return
-    rows = list(session.scalars(select(Delivery).where(Delivery.series_id == series.id)))
-    deciding = [row for row in rows if row.required] or [row for row in rows if row.object == SR]
-    if not rows or any(row.state == DeliveryState.PENDING for row in deciding):
-        return
-    refused = [row for row in deciding if row.state == DeliveryState.REFUSED]
-    arrived = [row.destination for row in rows if row.state == DeliveryState.DELIVERED]
-    if any(row.required for row in refused) or not arrived:
-        series.state, series.reason_code = State.FAILED, "delivery_refused"
-        series.reason = "; ".join(f"{row.destination} refused: {row.last_error}" for row in refused) + (
-            f" Delivered to {', '.join(arrived)}." if arrived else " Delivered nowhere."
-        )
-    else:
-        series.state, series.reported_at = State.REPORTED, now()
-    audit.record(session, f"series {series.state}", series.series_uid, revision=series.revision)
-
-
-def settle_commitment(database: Database, result: CommitmentResult) -> bool:
-    """Note the result of a storage commitment where a delivery waits for it; False where none does, or not yet."""
-    with database.write() as session:
-        waiting = select(Delivery.id, Delivery.series_id).where(Delivery.transaction_uid == result.transaction_uid)
-        found = session.execute(waiting).one_or_none()
-        if found is None:
-            return False
-        series = session.get_one(Series, found.series_id, with_for_update=True)
-        row = session.get_one(Delivery, found.id)
-        if row.state != DeliveryState.PENDING or row.transaction_uid != result.transaction_uid:
-            return True  # it was sent again since, or given up
-        if row.sop_uid is None:
-            return False  # the attempt that asked has not ended
-        failed = {reference.sop_uid: reason for reference, reason in result.failed}
-        if row.sop_uid in {reference.sop_uid for reference in result.committed}:
-            row.state, row.delivered_at, row.last_error = DeliveryState.DELIVERED, now(), None
-        else:
-            said = f"0x{failed[row.sop_uid]:04X}" if row.sop_uid in failed else "its answer does not name it"
-            row.last_error = f"{row.destination} did not commit itself to the report ({said})."
-            row.next_attempt_at = now() + delay(row.attempts)
-        row.transaction_uid = row.lease_owner = row.lease_until = row.woken_at = None
-        _note(session, series, row)
-        return True
-
-
-def delay(attempts: int) -> timedelta:
-    """Return how long to wait after so many attempts: twice as long each time, with a fifth of jitter."""
-    longest: timedelta = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
-    return longest * random.uniform(0.8, 1.2)  # noqa: S311 – no secret
-
-
-def _note(session: Session, series: Series, row: Delivery) -> None:
-    audit.record(session, f"delivery {row.state}", series.series_uid, destination=row.destination, error=row.last_error)
-    session.flush()
-    settle(session, series)
 
 
 def _new_delivery(series: Series, destination: DestinationSettings, name: str, unmade: str | None) -> Delivery:

@@ -3,6 +3,7 @@
 WorkerError             base; the message is a sentence that says what to do
 ├── SettingsError       a setting is wrong
 ├── NotFoundError       what was named does not exist
+├── BusyError           it is being worked on: try again when that is done
 ├── LeaseLostError      another worker has the exam now: what was computed is thrown away
 └── UnavailableError    database, broker or disk is away: try again later
 """
@@ -18,6 +19,10 @@ class SettingsError(WorkerError):
 
 class NotFoundError(WorkerError):
     """What was named does not exist."""
+
+
+class BusyError(WorkerError):
+    """What was named is being worked on: try again when that is done."""
 
 
 class LeaseLostError(WorkerError):

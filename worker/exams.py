@@ -3,7 +3,6 @@
 What workers do at once is one conditional UPDATE; what people ask for happens under a lock of the row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,8 @@ from pacs.series import Patient
 from worker import audit
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, WorkerError
-from worker.states import AT_REST, Completeness, DeliveryState, State
-from worker.tables import Classification, Delivery, Instance, Series, Study
+from worker.states import WITHOUT_RESULT, Completeness, State
+from worker.tables import Classification, Delivery, Instance, RejectedInstance, Series, Study
 
 LEASE = timedelta(minutes=2)
 MAX_ATTEMPTS = 3
@@ -107,11 +106,12 @@ def claim(
 def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Path, ...]:
     """Return the files of a revision: its own instances and those of the revisions before.
 
-    Of an instance that came with several contents the last one counts.
+    Of an instance that came with several contents the last one counts; one that a note rejects does not count.
     """
+    rejected = select(RejectedInstance.sop_uid).where(RejectedInstance.study_uid == series.study.study_uid)
     rows = session.execute(
         select(Instance.sop_uid, Instance.path)
-        .where(Instance.series_id.in_(_revisions_up_to(series)))
+        .where(Instance.series_id.in_(_revisions_up_to(series)), Instance.sop_uid.not_in(rejected))
         .order_by(Instance.id)
     )
     latest = {row.sop_uid: row.path for row in rows}
@@ -135,15 +135,16 @@ def finish(session: Session, held: Claim, state: State, code: str | None = None,
         "lease_until": None,
         "woken_at": None,
         "not_before": None,
+        "ended_at": now() if state in WITHOUT_RESULT else None,
     }
     if not _update(session, update(Series).where(*_mine(held)).values(**values)):
         raise LeaseLostError(f"The lease of series {held.series_uid} was lost.")
     audit.record(session, f"series {state}", held.series_uid, revision=held.revision, reason_code=code)
-    if state in (State.REJECTED, State.FAILED) and code != NOT_PREFERRED:
-        _call_others(session, session.get_one(Series, held.series_id))
+    if state in WITHOUT_RESULT and code != NOT_PREFERRED:
+        call_others(session, session.get_one(Series, held.series_id))
 
 
-def _call_others(session: Session, series: Series) -> None:
+def call_others(session: Session, series: Series) -> None:
     """Queue again what was set aside because of a series that, as it turns out, does not speak for its study."""
     if session.scalar(select(Series.id).where(spoke(series)).limit(1)) is not None:
         return  # an earlier revision of it spoke, and its report stands
@@ -160,10 +161,11 @@ def _call_others(session: Session, series: Series) -> None:
 
 
 def spoke(series: Any) -> Any:
-    """Return the condition for a revision of a series that was classified."""
+    """Return the condition for a revision of a series that was classified, and whose result stands."""
     return and_(
         Series.study_id == series.study_id,
         Series.series_uid == series.series_uid,
+        Series.withdrawn_at.is_(None),
         exists().where(Classification.series_id == Series.id),
     )
 
@@ -224,7 +226,8 @@ def release_expired(database: Database) -> int:
             series.lease_owner = series.lease_until = series.woken_at = None
             audit.record(session, f"series {series.state}", series.series_uid, reason_code="worker_died")
             if series.state == State.FAILED:
-                _call_others(session, series)
+                series.ended_at = now()
+                call_others(session, series)
         return len(expired)
 
 
@@ -235,60 +238,8 @@ def queue(session: Session, series: Series, completeness: Completeness) -> None:
     series.completeness = completeness
     series.queued_at = moment
     series.precedence = moment - URGENT_HEAD_START if series.urgent else moment
-    series.attempts, series.not_before, series.woken_at = 0, None, None
+    series.attempts, series.not_before, series.woken_at, series.ended_at = 0, None, None, None
     audit.record(session, "series queued", series.series_uid, revision=series.revision, completeness=completeness)
-
-
-def retry(database: Database, series_uid: str, *, actor: str) -> Series:
-    """Start a failed or rejected exam again. Raises NotFoundError or WorkerError."""
-    with database.write() as session:
-        series = latest(session, series_uid, lock=True)
-        if series.state not in (State.FAILED, State.REJECTED):
-            raise WorkerError(f"Series {series_uid} is {series.state}: only a failed or rejected one can be retried.")
-        if series.classification is not None:
-            _reset_deliveries(session, series, [DeliveryState.REFUSED])
-            series.state, series.reason_code, series.reason = State.CLASSIFIED, None, None
-        else:
-            series.reason_code = series.reason = None
-            queue(session, series, Completeness(series.completeness or Completeness.QUIET_PERIOD))
-        audit.record(session, "retry asked", series_uid, actor=actor)
-        return series
-
-
-def resend(database: Database, series_uid: str, *, actor: str) -> Series:
-    """Send the reports of an exam again to every destination. Raises NotFoundError or WorkerError."""
-    with database.write() as session:
-        series = latest(session, series_uid, lock=True)
-        if series.classification is None:
-            raise WorkerError(f"Series {series_uid} is {series.state}: it has no report to send.")
-        _reset_deliveries(session, series, list(DeliveryState))
-        series.shadow = False  # somebody wants it sent
-        series.state, series.reason_code, series.reason, series.reported_at = (
-            State.CLASSIFIED,
-            None,
-            None,
-            None,
-        )
-        audit.record(session, "resend asked", series_uid, actor=actor)
-        return series
-
-
-def reprocess(database: Database, data_dir: Path, series_uid: str, *, actor: str) -> Series:
-    """Classify an exam again, as its next revision, with the model that is active. Raises WorkerError."""
-    with database.write() as session:
-        series = latest(session, series_uid, lock=True)
-        if series.state not in AT_REST:
-            raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
-        if not all(path.is_file() for path in instance_paths(session, series, data_dir)):
-            raise WorkerError(
-                f"Files of series {series_uid} are not in the spool any more: send the series again first."
-            )
-        again = next_revision(series, series.received_at, series.last_instance_at)
-        again.instance_count = series.instance_count
-        session.add(again)
-        queue(session, again, Completeness.REPROCESS)
-        audit.record(session, "reprocess asked", series_uid, actor=actor)
-        return again
 
 
 def next_revision(series: Series, received_at: datetime, last_instance_at: datetime) -> Series:
@@ -363,14 +314,6 @@ def _revisions_up_to(series: Series) -> Any:
         Series.series_uid == series.series_uid,
         Series.study_id == series.study_id,
         Series.revision <= series.revision,
-    )
-
-
-def _reset_deliveries(session: Session, series: Series, states: Sequence[DeliveryState]) -> None:
-    session.execute(
-        update(Delivery)
-        .where(Delivery.series_id == series.id, Delivery.state.in_(states))
-        .values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now(), delivered_at=None, woken_at=None)
     )
 
 

@@ -27,6 +27,20 @@ class IdentityCheck:
 
         A study that the PACS does not know keeps what its images say. Raises AskAgainError, HeldError.
         """
+        corrected = self._corrected(header)
+        changed = _differences(header, corrected)
+        if self._changed == "hold" and changed:
+            raise HeldError(
+                f"The PACS has another {' and '.join(changed)} than the images: settle it there, or set "
+                "delivery.identity_changed to take."
+            )
+        return corrected, changed
+
+    def changes(self, header: SeriesHeader) -> tuple[str, ...]:
+        """Return the names of what the PACS has otherwise. Raises AskAgainError."""
+        return _differences(header, self._corrected(header))
+
+    def _corrected(self, header: SeriesHeader) -> SeriesHeader:
         try:
             found = [
                 each
@@ -35,16 +49,7 @@ class IdentityCheck:
             ]
         except QueryError as error:
             raise AskAgainError(f"Whose exam it is cannot be asked: {error}") from error
-        if not found:
-            return header, ()
-        corrected = _corrected(header, found[0])
-        changed = _differences(header, corrected)
-        if self._changed == "hold" and changed:
-            raise HeldError(
-                f"The PACS has another {' and '.join(changed)} than the images: settle it there, or set "
-                "delivery.identity_changed to take."
-            )
-        return corrected, changed
+        return _corrected(header, found[0]) if found else header
 
 
 def _corrected(header: SeriesHeader, study: FoundStudy) -> SeriesHeader:

@@ -41,6 +41,7 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     shown["thickness_mm"], shown["urgent"] = series.thickness_mm, series.urgent
     shown["expected_count"] = series.expected_count
     shown["scope_rule"], shown["shadow"] = series.scope_rule, series.shadow
+    shown["withdrawn_at"] = _time(series.withdrawn_at)
     shown["notes"] = [] if classification is None else classification.notes
     shown["slices"] = [_slice(image) for image in slices]
     shown["deliveries"] = [_delivery(row) for row in deliveries]

@@ -95,7 +95,7 @@ class Watch:
 
     def _waits(self) -> bool:
         """Whether something has been due for so long."""
-        from worker import delivery  # and with it what makes reports, which a command that lists needs not
+        from worker import outbox  # and with it what makes reports, which a command that lists needs not
 
         before = now() - timedelta(seconds=self._seconds)
         app = self._application
@@ -109,10 +109,10 @@ class Watch:
                 if session.scalar(queued.limit(1)) is not None:
                     return True
             if DELIVER in self._queues:
-                late = select(Delivery.id).where(delivery.due(), Delivery.next_attempt_at <= before)
+                late = select(Delivery.id).where(outbox.due(), Delivery.next_attempt_at <= before)
                 old = exists().where(Classification.series_id == Series.id, Classification.classified_at <= before)
                 names = [configured.name for configured in app.settings.destinations]
-                unmade = select(Series.id).where(delivery.unprepared(names), old)
+                unmade = select(Series.id).where(outbox.unprepared(names), old)
                 if any(session.scalar(query.limit(1)) is not None for query in (late, unmade)):
                     return True
         return False

@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from pacs.report import SR_CLASSES
-from worker.tables import SR
+from pacs.report.capture import HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER, SUMMARY_SERIES_NUMBER, capture_series_uid
+from pacs.report.cover import report_series_uid
+from worker.tables import NOTICE, RETRACTION, SR
 
 SUMMARY, HEAT_MAPS, PDF = "summary", "heatmaps", "pdf"
 HEAT_MAP = "heatmap-"  # and its number
@@ -19,6 +25,16 @@ def objects_of(wanted: Sequence[str], key_slices: int) -> list[str]:
 
 def sop_classes(name: str) -> tuple[str, ...]:
     """Return the SOP classes that an object may have, the better first."""
-    if name == SR:
+    if name in (SR, NOTICE):
         return SR_CLASSES
+    if name == RETRACTION:
+        return (str(KeyObjectSelectionDocumentStorage),)
     return (EncapsulatedPDFStorage if name == PDF else SecondaryCaptureImageStorage,)
+
+
+def series_uid_of(name: str, study_uid: str, series_uid: str) -> str:
+    """Return the series in which an object of a CT series stands."""
+    if name in (SR, NOTICE):
+        return report_series_uid(study_uid, series_uid)
+    numbers = {SUMMARY: SUMMARY_SERIES_NUMBER, PDF: PDF_SERIES_NUMBER}
+    return capture_series_uid(numbers.get(name, HEAT_MAP_SERIES_NUMBER), study_uid, series_uid)

@@ -87,7 +87,7 @@ class Pull:
         return None
 
     def _here(self, series: FoundSeries) -> int:
-        folder = self._spool.root / "series" / series.study_uid / series.series_uid
+        folder = self._spool.folder(series.study_uid, series.series_uid)
         try:
             return len({instance.sop_uid for instance in self._spool.instances(folder)})
         except FileNotFoundError:

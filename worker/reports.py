@@ -2,32 +2,44 @@
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pacs.durable import sync_folder, write_synced
+from pacs.elements import text
 from pacs.errors import Rejected, Retry
-from pacs.report import Document, ReportedExam, build_report
+from pacs.report import Document, ReportedExam, ReportedInstance, build_report
 from pacs.report.exam import Language
-from pacs.series import SeriesHeader, read_series
+from pacs.report.notice import UnreportedExam, build_notice
+from pacs.report.rejection import Grounds, SentObject, build_rejection_note
+from pacs.series import SeriesHeader, read_header, read_series
 from pacs.spool import VERSION_MARK
 from worker.database import Database, now
 from worker.exams import instance_paths
 from worker.identity import IdentityCheck
+from worker.objects import series_uid_of
 from worker.privacy import Identities
-from worker.results import reported_exam, stored_header
-from worker.tables import SR, Classification, Report, Series, SliceResult
+from worker.results import in_zone, reported_exam, stored_header
+from worker.states import State
+from worker.tables import NOTICE, RETRACTION, SR, Classification, Delivery, Report, Retraction, Series, SliceResult
+from worker.version import __version__
 
 if TYPE_CHECKING:
     from worker.summary import Material
 
 
+# So long after it was made an object is sent without asking again whose exam it is.
+_SURE_FOR = timedelta(minutes=10)
 _Drawn = tuple[str, str, int, datetime]
 
 
@@ -65,15 +77,12 @@ class ReportStore:
         with self._database.read() as session:
             row = _report_row(session, series_id, sop_class_uid, name)
             if row is not None:
-                return self._read(row)
+                document = self._read(row)
+                self._ask_again(row, document)
+                return document
             series = session.get_one(Series, series_id)
-            if name == SR:
-                exam = self._exam(session, series)
-            else:
-                material = self._material(session, series)
-                exam = material.exam
-        made = build_report(exam, sop_class_uid) if name == SR else _built(name, material)
-        path = Path("reports") / exam.header.series_uid / f"{made.sop_uid}.dcm"
+            made = self._make(session, series, sop_class_uid, name)
+            path = Path("reports") / series.series_uid / f"{made.sop_uid}.dcm"
         try:
             _write(self._data_dir / path, made.content)
         except OSError as error:
@@ -99,6 +108,28 @@ class ReportStore:
             # Another worker was first, and the first stored result wins.
             return self.document(series_id, sop_class_uid, name)
         return made
+
+    def _make(self, session: Session, series: Series, sop_class_uid: str, name: str) -> Document:
+        if name == SR:
+            return build_report(self._exam(session, series), sop_class_uid)
+        if name == NOTICE:
+            return build_notice(self._unreported(session, series), sop_class_uid)
+        if name == RETRACTION:
+            return self._rejection_note(session, series)
+        return _built(name, self._material(session, series))
+
+    def _ask_again(self, row: Report, document: Document) -> None:
+        """See whether what was made a while ago still names whom the PACS names. Raises Rejected, AskAgainError."""
+        # A note names the patient of what it takes back.
+        if self._identity_check is None or row.object == RETRACTION or now() - row.created_at < _SURE_FOR:
+            return
+        header = read_header(dcmread(BytesIO(document.content), stop_before_pixels=True))
+        changed = self._identity_check.changes(header)
+        if changed:
+            raise Rejected(
+                "identity_changed",
+                f"Since it was made the PACS has another {' and '.join(changed)}: 'reticula exams reprocess' it.",
+            )
 
     def _header(self, session: Session, series: Series) -> SeriesHeader | None:
         """Read the header that SQL does not hold from the received files; None where SQL holds it."""
@@ -127,6 +158,63 @@ class ReportStore:
             return exam
         corrected, changed = self._identity_check.apply(exam.header)
         return replace(exam, header=corrected, corrected=changed)
+
+    def _unreported(self, session: Session, series: Series) -> UnreportedExam:
+        """What a notice is given: the header from received files, for SQL holds none of what was never classified."""
+        paths = [path for path in instance_paths(session, series, self._data_dir) if path.is_file()]
+        found = read_series(paths)
+        header = found.header
+        if self._identity_check is not None:
+            header, _changed = self._identity_check.apply(header)
+        return UnreportedExam(
+            header=header,
+            instances=tuple(dict.fromkeys(ReportedInstance(each.sop_uid, each.sop_class_uid) for each in found.slices)),
+            revision=series.revision,
+            failed=series.state == State.FAILED,
+            reason_code=series.reason_code or "",
+            ended_at=in_zone(series.ended_at or now(), header.timezone),
+            software=__version__,
+            language=self._language,
+            final=self._final,
+        )
+
+    def _rejection_note(self, session: Session, series: Series) -> Document:
+        """Name everything that was, or may have been, sent of the revisions that were taken back together."""
+        retraction = session.scalars(select(Retraction).where(Retraction.series_id == series.id)).one()
+        sent = exists().where(
+            Delivery.series_id == Report.series_id, Delivery.object == Report.object, Delivery.attempts > 0
+        )
+        rows = list(
+            session.scalars(
+                select(Report)
+                .join(Series, Series.id == Report.series_id)
+                .where(
+                    Series.series_uid == series.series_uid,
+                    Series.study_id == series.study_id,
+                    Series.withdrawn_at == series.withdrawn_at,
+                    Report.object != RETRACTION,
+                    sent,
+                )
+                .order_by(Report.id)
+            )
+        )
+        like = self._like(rows)
+        study_uid = series.study.study_uid
+        objects = [
+            SentObject(series_uid_of(row.object, study_uid, series.series_uid), row.sop_class_uid, row.sop_uid)
+            for row in rows
+        ]
+        moment = in_zone(retraction.requested_at, text(like, "TimezoneOffsetFromUTC"))
+        return build_rejection_note(like, objects, Grounds(retraction.grounds), moment, __version__, self._language)
+
+    def _like(self, rows: Sequence[Report]) -> Dataset:
+        """Return what was sent, for the patient and study that it names. Raises NotAtHandError."""
+        for row in rows:
+            try:
+                return dcmread(BytesIO(self._read(row).content))
+            except NotAtHandError as error:
+                missing = error
+        raise missing
 
     def _material(self, session: Session, series: Series) -> "Material":
         from worker.summary import gather

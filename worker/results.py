@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import and_, case, exists, insert, or_, select
@@ -20,7 +20,7 @@ from worker.database import now
 from worker.errors import WorkerError
 from worker.exams import Claim
 from worker.states import DeliveryState, State
-from worker.tables import SR, Classification, Delivery, ModelVersion, Report, Series, SliceResult
+from worker.tables import NOTICE, SR, Classification, Delivery, ModelVersion, Report, Series, SliceResult
 
 
 def store(
@@ -92,7 +92,7 @@ def reported_exam(
         slice_count=row.slice_count,
         slices_classified=row.slices_classified,
         algorithm=_algorithm(row),
-        classified_at=row.classified_at.astimezone(_zone(header, row)),
+        classified_at=in_zone(row.classified_at, header.timezone),
         predecessor=_predecessor(session, series),
         scope_rule=series.scope_rule,
         corrected=(),
@@ -109,6 +109,15 @@ def is_incomplete(series: Series) -> bool:
 def stored_header(row: Classification) -> SeriesHeader:
     """Return what SQL keeps of the header."""
     return SeriesHeader(**{**row.header, "patient": Patient(**row.header["patient"])})
+
+
+def in_zone(moment: datetime, stated: str) -> datetime:
+    """Return a moment in the zone of the scanner where it states one, else of this machine: a report has one zone."""
+    named = valid_zone(stated)
+    if not named:
+        return moment.astimezone()
+    minutes = int(named[1:3]) * 60 + int(named[3:])
+    return moment.astimezone(timezone(timedelta(minutes=minutes if named[0] == "+" else -minutes)))
 
 
 def _slice_row(classification: int, index: int, image: ClassifiedSlice, names: Sequence[str]) -> dict[str, Any]:
@@ -183,20 +192,11 @@ def _algorithm(row: Classification) -> Algorithm:
     return Algorithm(model.name, model.version, model.bundle_sha256, row.software, parameters)
 
 
-def _zone(header: SeriesHeader, row: Classification) -> timezone:
-    """The zone of the scanner where it names one, else that of this machine: one report has one zone only."""
-    named = valid_zone(header.timezone)
-    if named:
-        minutes = int(named[1:3]) * 60 + int(named[3:])
-        return timezone(timedelta(minutes=minutes if named[0] == "+" else -minutes))
-    offset = row.classified_at.astimezone().utcoffset() or timedelta()
-    return timezone(offset)
-
-
 def _predecessor(session: Session, series: Series) -> Predecessor | None:
     """The report of the latest earlier revision that has one, in the SOP class in which a PACS took it.
 
-    Of a series that speaks for its study instead of one that was reported before: the report of that one.
+    Of a series that speaks for its study instead of one that was reported before: the report of that one; of one whose
+    study had no result before: the notice that said so.
     """
     delivered = exists().where(Delivery.sop_uid == Report.sop_uid, Delivery.state == DeliveryState.DELIVERED)
     found = session.execute(
@@ -208,6 +208,7 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
                     Series.series_uid == series.series_uid,
                     Series.study_id == series.study_id,
                     Series.revision < series.revision,
+                    Series.withdrawn_at.is_(None),
                 ),
                 and_(Series.id == series.instead_of_id, Series.study_id == series.study_id),
             ),
@@ -218,4 +219,13 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
         )
         .limit(1)
     ).first()
-    return None if found is None else Predecessor(*found)
+    if found is not None:
+        return Predecessor(*found)
+    notice = session.execute(
+        select(Delivery.sop_class_uid, Delivery.sop_uid, Series.series_uid)
+        .join(Series, Series.id == Delivery.series_id)
+        .where(Series.study_id == series.study_id, Delivery.object == NOTICE, Delivery.sop_uid.is_not(None))
+        .order_by(Delivery.id)
+        .limit(1)
+    ).first()
+    return None if notice is None else Predecessor(notice.sop_class_uid or "", notice.sop_uid or "", notice.series_uid)

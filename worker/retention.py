@@ -16,13 +16,15 @@ from pacs.spool import VERSION_MARK, Spool, SpooledSeries
 from worker import audit, exams
 from worker.database import Database, now
 from worker.errors import WorkerError
-from worker.states import AT_REST, DeliveryState, State
+from worker.states import AT_REST, WITHOUT_RESULT, DeliveryState, State
 from worker.tables import (
     Classification,
     Delivery,
     Instance,
     Label,
+    RejectedInstance,
     Report,
+    Retraction,
     Series,
     SliceResult,
     Study,
@@ -136,6 +138,7 @@ def _expired(before: datetime) -> Select[Series]:
             # Another series spoke for the study, or nothing is sent at all.
             (Series.state == State.REJECTED) & (Series.reason_code == exams.NOT_PREFERRED) & spoken_for,
             (Series.state == State.CLASSIFIED) & Series.shadow & judged,
+            Series.state.in_(WITHOUT_RESULT) & (Series.withdrawn_at < before),
         ),
         ~exists().where(of_the_same, other.state.not_in(AT_REST)),
         ~exists().where(of_the_same, sending.series_id == other.id, sending.state == DeliveryState.PENDING),
@@ -183,8 +186,13 @@ def _erase(session: Session, series: Series) -> None:
     ids = list(session.scalars(select(Series.id).where(*_same(series))))
     results = select(Classification.id).where(Classification.series_id.in_(ids))
     session.execute(delete(SliceResult).where(SliceResult.classification_id.in_(results)))
-    for table in (Classification, Delivery, Report, Instance):
+    for table in (Classification, Delivery, Report, Retraction, Instance):
         session.execute(delete(table).where(table.series_id.in_(ids)))
+    session.execute(
+        delete(RejectedInstance).where(
+            RejectedInstance.series_uid == series.series_uid, RejectedInstance.study_uid == series.study.study_uid
+        )
+    )
     session.execute(delete(Label).where(Label.series_uid == series.series_uid))
     study = series.study_id
     session.execute(delete(Series).where(Series.id.in_(ids)))

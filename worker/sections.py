@@ -50,6 +50,7 @@ class ListenerSettings(_Section):
     min_free_mb: int = Field(default=1024, ge=0)
     conflicts: Literal["aside", "refuse", "revise"] = "aside"
     aside_days: int = Field(default=14, ge=0)
+    rejection_notes: Literal["follow", "ignore"] = "follow"
     tls: TlsSettings | None = None
 
 
@@ -133,9 +134,14 @@ class RuleSettings(_Section):
 
 
 class DeliverySettings(_Section):
-    """`[delivery]`: with `shadow` nothing is sent. identity_from: the source that is asked again whose exam it is."""
+    """`[delivery]`: with `shadow` nothing is sent. identity_from: the source that is asked again whose exam it is.
+
+    rejections: whether a study that came to nothing gets a notice, when nothing more has happened for so many seconds.
+    """
 
     shadow: bool = False
+    rejections: bool = False
+    rejections_after_seconds: float = Field(default=1800, ge=0)
     identity_from: Name | None = None
     identity_changed: Literal["take", "hold"] = "take"
 

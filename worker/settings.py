@@ -122,6 +122,13 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def notices_after(self) -> timedelta | None:
+        """How long nothing must have happened in a study that came to nothing; None where no notice is sent."""
+        configured = self.delivery
+        seconds = configured.rejections_after_seconds
+        return timedelta(seconds=seconds) if configured.rejections and not configured.shadow else None
+
+    @property
     def together(self) -> timedelta | None:
         """How long an exam waits at most for series of its study that still come in; None where it does not."""
         return timedelta(seconds=self.listener.max_wait_seconds) if self.selection.others == "keep" else None

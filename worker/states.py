@@ -36,4 +36,5 @@ class Completeness(StrEnum):
 
 
 # Nothing more will happen to a revision in these unless somebody asks for it; late instances open the next one.
+WITHOUT_RESULT = (State.REJECTED, State.FAILED)
 AT_REST = (State.CLASSIFIED, State.REPORTED, State.REJECTED, State.FAILED)

@@ -20,7 +20,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 UID_LENGTH = 64
-SR = "sr"  # the object that every destination gets: the structured report
+# Objects of an exam, by the names that they have here; what else there is stands in `worker.objects`.
+SR = "sr"  # the structured report, which every destination gets
+NOTICE = "notice"  # that there is no result
+RETRACTION = "retraction"  # that what was sent is taken back
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -86,7 +89,8 @@ class Series(Base):
     counts as if it had come earlier. lease_owner: the worker that classifies it now, until lease_until.
     woken_at: when a message last went out for it. scope_rule: the rule that chose it; None where there was none.
     shadow: it is classified and stored, and nothing is sent. instead_of_id: another series of the study, reported
-    before this one, which is preferred, had come; no foreign key, for that one may be erased.
+    before this one, which is preferred, had come; no foreign key, for that one may be erased. ended_at: when it was
+    rejected or failed. withdrawn_at: when its result was taken back.
     """
 
     __tablename__ = "series"
@@ -127,6 +131,8 @@ class Series(Base):
     scope_rule: Mapped[str | None] = mapped_column(String(64))
     shadow: Mapped[bool] = mapped_column(default=False, server_default=false())
     instead_of_id: Mapped[int | None]
+    ended_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
 
     study: Mapped[Study] = relationship()
     classification: Mapped["Classification | None"] = relationship(back_populates="series")
@@ -326,6 +332,38 @@ class Delivery(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[datetime | None]
     woken_at: Mapped[datetime | None]
+
+
+class Retraction(Base):
+    """That the result of an exam is taken back. series_id: its latest revision. grounds: code of the note's title.
+
+    reason_code, reason: as the series has them, until a destination refuses the note.
+    """
+
+    __tablename__ = "retractions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), unique=True)
+    grounds: Mapped[str] = mapped_column(String(16))
+    reason_code: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(String(128))
+    requested_at: Mapped[datetime]
+
+
+class RejectedInstance(Base):
+    """An image that a rejection note names, whether it is here already or not: no exam is classified with it."""
+
+    __tablename__ = "rejected_instances"
+    __table_args__ = (UniqueConstraint("study_uid", "sop_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    study_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    series_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    sop_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    grounds: Mapped[str] = mapped_column(String(16))
+    noted_at: Mapped[datetime]
 
 
 class Label(Base):

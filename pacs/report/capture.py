@@ -4,11 +4,9 @@ All stand in the study of the CT, in series of their own above its numbers: what
 """
 
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
@@ -16,7 +14,8 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, Secondar
 from pacs.codes import ORGANISATION, concept
 from pacs.report import header as headers
 from pacs.report.content import hashed_uid
-from pacs.report.document import Document, describe, equipment, fingerprint, whole_seconds
+from pacs.report.cover import Document, whole_seconds, written
+from pacs.report.document import describe, equipment, fingerprint
 from pacs.report.exam import KeySlice, ReportedExam
 
 SUMMARY_SERIES_NUMBER, HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER = 980, 981, 982
@@ -75,6 +74,11 @@ def build_pdf(exam: ReportedExam, place: Place, content: bytes, title: str) -> D
     return _written(dataset)
 
 
+def capture_series_uid(series_number: int, study_uid: str, series_uid: str) -> str:
+    """Return the series that holds what is shown of one CT series, of one kind and all revisions."""
+    return hashed_uid(f"series {series_number}", study_uid, series_uid)
+
+
 def _directions(orientation: tuple[float, float, float, float, float, float]) -> tuple[str, ...]:
     """Return whereto rows and columns run (PS3.3 C.7.6.1.1.1); nothing where they lie between two directions."""
     letters = []
@@ -94,9 +98,8 @@ def _shared(exam: ReportedExam, place: Place, sop_class_uid: str) -> Dataset:
     moment = whole_seconds(exam.classified_at)
     dataset.SOPClassUID = sop_class_uid
     dataset.SOPInstanceUID = hashed_uid(place.name, fingerprint(exam))
-    dataset.SeriesInstanceUID = hashed_uid(
-        f"series {place.series_number}", exam.header.study_uid, exam.header.series_uid
-    )
+    header = exam.header
+    dataset.SeriesInstanceUID = capture_series_uid(place.series_number, header.study_uid, header.series_uid)
     dataset.SeriesNumber, dataset.InstanceNumber = place.series_number, place.instance_number
     dataset.SeriesDescription = description
     for kind in ("Series", "Content", "InstanceCreation"):
@@ -127,6 +130,4 @@ def _written(dataset: Dataset) -> Document:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.preamble = b"\0" * 128
-    buffer = BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    return Document(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), buffer.getvalue())
+    return written(dataset)

@@ -35,7 +35,7 @@ from pacs.report import header as headers
 from pacs.report.exam import INCOMPLETE, KeySlice, ReportedExam
 
 _SLICE_THICKNESS = ("112225", "DCM")
-_DISCLAIMER = {
+DISCLAIMER = {
     "en": "Decision support, not a diagnosis; not a medical device",
     "pt-BR": "Apoio à decisão, não é um diagnóstico; não é um dispositivo médico",
     "es": "Apoyo a la decisión, no es un diagnóstico; no es un dispositivo médico",
@@ -75,7 +75,7 @@ def content_tree(exam: ReportedExam, charset: str, identity: str) -> Dataset:
     root: Dataset = report[0]
     if any(key.thickness is None for key in exam.key_slices):
         _drop_unknown_thickness(root)
-    _translate(root, language)
+    codes.translate(root, language)
     return root
 
 
@@ -102,7 +102,7 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
         name=exam.algorithm.name,
         version=exam.algorithm.version,
         parameters=[
-            _DISCLAIMER[exam.language],
+            DISCLAIMER[exam.language],
             *([] if exam.scope_rule is None else [f"scope rule {exam.scope_rule}"]),
             *(
                 [f"{exam.instance_count} of {exam.expected_count} instances came"]
@@ -232,16 +232,3 @@ def _drop_unknown_thickness(root: Dataset) -> None:
                 value = children[index].MeasuredValueSequence[0].NumericValue
                 if float(value) == 0:
                     del children[index]
-
-
-def _translate(root: Dataset, language: str) -> None:
-    """Give every code its meaning in the language of the report."""
-    for element in root.iterall():
-        if element.keyword == "CodeMeaning":
-            continue
-        if element.VR == "SQ":
-            for item in element.value:
-                if "CodeValue" in item and "CodingSchemeDesignator" in item:
-                    known = codes.translation(item.CodeValue, item.CodingSchemeDesignator, language)
-                    if known is not None:
-                        item.CodeMeaning = known

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pacs.commitment import PUSH_MODEL
 from pacs.listener import Listener
-from pacs.report.document import SR_CLASSES
+from pacs.report import SR_CLASSES
 from pacs.series import CT_CLASSES
 from pacs.spool import Spool
 from tests.conftest import CHECKOUT

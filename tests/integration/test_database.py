@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, select
 
-from worker import exams
+from worker import exams, restart
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
 from worker.listing import list_exams
@@ -112,7 +112,7 @@ def test_what_a_dead_worker_held_is_queued_again_and_fails_after_the_third_time(
     series = state(database, series_id)
     assert (series.state, series.reason_code) == (State.FAILED, "worker_died")
     assert exams.claim(database, tmp_path, "w4") is None
-    exams.retry(database, "1.2.3", actor="test")
+    restart.retry(database, "1.2.3", actor="test")
     assert state(database, series_id).state == State.QUEUED
     assert state(database, series_id).attempts == 0
 
@@ -132,13 +132,13 @@ def test_an_exam_that_went_wrong_waits_before_it_is_tried_again(database: Databa
 
 def test_commands_on_what_is_not_there(database: Database, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        exams.retry(database, "9.9", actor="test")
+        restart.retry(database, "9.9", actor="test")
     add_series(database)
-    for action in (exams.retry, exams.resend):
+    for action in (restart.retry, restart.resend):
         with pytest.raises(WorkerError, match=r"1\.2\.3 is queued"):
             action(database, "1.2.3", actor="test")
     with pytest.raises(WorkerError, match=r"1\.2\.3 is queued"):
-        exams.reprocess(database, tmp_path, "1.2.3", actor="test")
+        restart.reprocess(database, tmp_path, "1.2.3", actor="test")
 
 
 def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -> None:

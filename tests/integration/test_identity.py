@@ -1,6 +1,7 @@
 """Patient and accession number asked again of a real PACS before a report is made."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,9 @@ import requests
 from pydicom import dcmread
 from sqlalchemy import update
 
+from pacs.archive import Archive
 from pacs.errors import QueryError
+from pacs.listener import Listener
 from pacs.report.reader import read_report
 from pacs.retrieval import FoundStudy, StudyQuery
 from pacs.series import Patient, read_series
@@ -19,10 +22,11 @@ from tests.integration.test_stow import file
 from tests.plant import files
 from tests.servers import Orthanc, free_port
 from training.phantom import PhantomExam
-from worker.database import Database
+from worker import restart
+from worker.database import Database, now
 from worker.identity import AskAgainError, HeldError, IdentityCheck
 from worker.sections import DeliverySettings, DicomwebSourceSettings
-from worker.tables import Series
+from worker.tables import Report, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -105,6 +109,35 @@ def test_a_held_exam_goes_out_when_it_is_settled(site: Any, orthanc: Orthanc, ph
     assert len(here.reports()) == 1
     settled = here.plant.exam(phantoms[1][0].series_uid)
     assert (settled["state"], settled["reason_code"]) == ("reported", None)
+
+
+def test_a_report_that_waited_is_not_sent_under_a_patient_who_was_merged_meanwhile(
+    site: Any, orthanc: Orthanc, phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    fill(orthanc, paths[0].read_bytes())
+    here = site(orthanc.dicomweb)
+    here.listener.stop()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    (patient,) = orthanc.get("/patients")
+    requests.delete(f"http://127.0.0.1:{orthanc.http}/patients/{patient}", timeout=20).raise_for_status()
+    fill(orthanc, corrected(paths, PatientID="MERGED-1"))
+    port = here.plant.settings.destinations[0].port
+    here.listener = Listener(Archive(here.archive), ae_title="ARCHIVE", host="127.0.0.1", port=port)
+    here.listener.start()
+    with here.plant.database.write() as session:
+        session.execute(update(Report).values(created_at=now() - timedelta(hours=3)))
+    here.plant.deliver_now()
+    here.plant.run()
+    exam = here.plant.exam(phantoms[1][0].series_uid)
+    assert (exam["state"], exam["reason_code"]) == ("failed", "delivery_refused")
+    assert "Since it was made the PACS has another PatientID" in exam["reason"]
+    assert here.reports() == {}
+    restart.reprocess(here.plant.database, here.plant.settings.data_dir, phantoms[1][0].series_uid, actor="ana")
+    here.plant.run()
+    (report,) = here.reports().values()
+    assert report.PatientID == "MERGED-1"
 
 
 def test_nothing_goes_out_while_the_pacs_cannot_be_asked(site: Any, orthanc: Orthanc, phantoms: Phantoms) -> None:

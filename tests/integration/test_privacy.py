@@ -17,7 +17,7 @@ from tests.installation import Installation, send
 from tests.plant import Plant, files
 from tests.servers import wait_for
 from training.phantom import PhantomExam
-from worker import exams
+from worker import restart
 from worker.database import Database
 from worker.errors import SettingsError
 from worker.logs import DiscreetFormatter
@@ -113,7 +113,7 @@ def test_what_was_stored_before_the_key_is_no_other_patient(
     clear.run()
     hashed = Plant(tmp_path / "data", database, privacy=PrivacySettings(key_file=key_file))
     uid = phantoms[1][0].series_uid
-    exams.reprocess(database, clear.settings.data_dir, uid, actor="test")
+    restart.reprocess(database, clear.settings.data_dir, uid, actor="test")
     hashed.run()
     assert hashed.exam(uid)["state"] == "classified"
     assert hashed.exam(uid)["revision"] == 2

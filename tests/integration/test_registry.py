@@ -135,17 +135,17 @@ def test_workers_take_a_new_model_up_and_keep_the_old_one_where_it_does_not_open
     assert sorted(models()) == ["tiny 1", "tiny 2"]
     plant.app.registry.promote("tiny 3", actor="ana")
     damage(plant, "3")
-    from worker import exams as machine
+    from worker import restart
 
     with caplog.at_level(logging.ERROR):
         for exam in exams:
-            machine.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="ana")
+            restart.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="ana")
             classify()
     assert models() == ["tiny 2", "tiny 2"]
     (complaint,) = (record.getMessage() for record in caplog.records if "tiny 3" in record.getMessage())
     assert complaint.endswith("The one before it goes on.")
     # A worker that starts now has nothing loaded: it takes the one that was active before.
-    machine.reprocess(plant.database, plant.settings.data_dir, exams[0].series_uid, actor="ana")
+    restart.reprocess(plant.database, plant.settings.data_dir, exams[0].series_uid, actor="ana")
     assert plant.app.classification().run_one("new worker")
     shown = plant.exam(exams[0].series_uid)
     assert shown["model"] == "tiny 2"

@@ -15,7 +15,7 @@ from pacs.spool import ReceivedInstance
 from tests.datasets import write
 from tests.plant import Plant, files
 from training.phantom import PhantomExam
-from worker import exams, labels, retention
+from worker import exams, labels, restart, retention
 from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
 from worker.liveness import Watch
@@ -71,9 +71,9 @@ def test_pixels_of_a_reported_exam_go_and_its_result_stays(plant: Plant, phantom
     plant.run()
     assert plant.exam(exam.series_uid)["revision"] == 1
     with pytest.raises(WorkerError, match="send the series again"):
-        exams.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
+        restart.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
     plant.receive(*files(phantoms))
-    exams.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
+    restart.reprocess(plant.database, plant.settings.data_dir, exam.series_uid, actor="test")
     plant.run()
     again = plant.exam(exam.series_uid)
     assert (again["state"], again["revision"], again["verdict"]) == ("reported", 2, exam.label)
@@ -106,7 +106,7 @@ def test_a_late_slice_after_the_pixels_went_replaces_no_report(plant: Plant, pha
     late = plant.exam(exam.series_uid)
     assert (late["state"], late["reason_code"], late["revision"]) == ("rejected", "missing_files", 2)
     plant.receive(*paths, age=60)
-    exams.retry(plant.database, exam.series_uid, actor="test")
+    restart.retry(plant.database, exam.series_uid, actor="test")
     plant.run()
     whole = plant.exam(exam.series_uid)
     assert (whole["state"], whole["slice_count"]) == ("reported", exam.slices)

@@ -20,7 +20,7 @@ from pacs.report.reader import read_report
 from tests.installation import Installation, send
 from tests.plant import Plant, files
 from training.phantom import PhantomExam
-from worker import exams
+from worker import exams, restart
 from worker.database import Database
 from worker.sections import DeliverySettings, RuleSettings, SelectionSettings
 from worker.states import State
@@ -32,11 +32,11 @@ Phantoms = tuple[Path, list[PhantomExam]]
 class Site:
     """A plant with an archive."""
 
-    def __init__(self, folder: Path, database: Database, **more: Any) -> None:
+    def __init__(self, folder: Path, database: Database, listener: dict[str, Any] | None = None, **more: Any) -> None:
         self.archive = folder / "archive"
         self.listener = Listener(Archive(self.archive), ae_title="ARCHIVE", host="127.0.0.1", port=0)
         self.listener.start()
-        self.plant = Plant(folder / "data", database, self.listener.port, more=more)
+        self.plant = Plant(folder / "data", database, self.listener.port, more=more, **(listener or {}))
         self.plant.app.registry.import_bundle("demo", actor="test")
 
     def reports(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def test_one_series_speaks_for_the_study_and_the_others_are_kept(
         )
     assert set(here.reports()) == {uid(thin)}
     # Asked for by hand it is still set aside: the study has its report.
-    exams.retry(here.plant.database, uid(soft), actor="ana")
+    restart.retry(here.plant.database, uid(soft), actor="ana")
     here.plant.run()
     assert here.plant.exam(uid(soft))["reason_code"] == "not_preferred"
 
@@ -298,7 +298,7 @@ def test_in_shadow_nothing_is_sent_until_somebody_asks(site: Callable[..., Site]
     plain = Plant(here.plant.settings.data_dir, here.plant.database, here.listener.port)
     plain.run()
     assert here.reports() == {}
-    exams.resend(here.plant.database, uid(files(phantoms)), actor="ana")
+    restart.resend(here.plant.database, uid(files(phantoms)), actor="ana")
     plain.run()
     assert set(here.reports()) == {uid(files(phantoms))}
     assert here.plant.exam(uid(files(phantoms)))["state"] == State.REPORTED

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import update
 
 from pacs.archive import Archive
 from pacs.listener import Listener
@@ -19,8 +20,7 @@ from pacs.spool import Spool
 from tests.datasets import SERIES, STUDY, ct, write
 from tests.plant import Plant, files
 from training.phantom import PhantomExam
-from worker import exams
-from worker import sweep as sweeps
+from worker import assembly, restart
 from worker.broker import Broker
 from worker.database import Database, now
 from worker.listing import list_exams
@@ -62,6 +62,24 @@ def test_the_maximum_wait_closes_a_series_that_never_ends(plant: Plant, tmp_path
     plant.receive(paths[2], age=1)
     plant.sweep.tick()
     assert plant.exam(SERIES)["completeness"] == "maximum_wait"
+
+
+def test_a_series_whose_files_are_gone_keeps_nobody_waiting(plant: Plant, tmp_path: Path) -> None:
+    plant.receive(*write(tmp_path / "ct", *[ct(number) for number in range(1, 4)]))
+    plant.sweep.tick()
+    (series,) = plant.app.spool.series()
+    assert plant.exam(series.series_uid)["state"] == "receiving"
+    shutil.rmtree(series.folder)
+    plant.sweep.tick()
+    assert plant.exam(series.series_uid)["state"] == "receiving", "it may be the disk that is away for a moment"
+    with plant.database.write() as session:
+        session.execute(update(Series).values(last_instance_at=now() - timedelta(days=1)))
+    plant.sweep.tick()
+    gone = plant.exam(series.series_uid)
+    assert (gone["state"], gone["reason_code"]) == ("rejected", "missing_files")
+    plant.receive(*write(tmp_path / "again", *[ct(number) for number in range(1, 4)]), age=60)
+    plant.sweep.tick()
+    assert plant.exam(series.series_uid)["state"] == "queued"
 
 
 def test_a_new_sweep_finds_everything_in_the_spool_again(plant: Plant, tmp_path: Path, database: Database) -> None:
@@ -199,7 +217,7 @@ def test_a_sweep_that_looked_too_early_opens_no_second_revision(
     """Between its look and its lock, another sweep closes the series and a worker finishes it."""
     plant.app.registry.import_bundle("demo", actor="test")
     plant.receive(*files(phantoms), age=60)
-    look = sweeps._known
+    look = assembly._known
     looks: list[bool] = []
 
     def overtaken(session: Any, spooled: Any, *, lock: bool) -> Any:
@@ -209,7 +227,7 @@ def test_a_sweep_that_looked_too_early_opens_no_second_revision(
             Plant.run(plant)
         return known
 
-    monkeypatch.setattr(sweeps, "_known", overtaken)
+    monkeypatch.setattr(assembly, "_known", overtaken)
     plant.app.sweep().tick()
     plant.run()
     truth = phantoms[1][0]
@@ -282,12 +300,12 @@ def test_an_exam_is_classified_again_on_request(
     truth = phantoms[1][0]
     plant.receive(*files(phantoms), age=60)
     plant.run()
-    exams.reprocess(plant.database, plant.settings.data_dir, truth.series_uid, actor="test")
+    restart.reprocess(plant.database, plant.settings.data_dir, truth.series_uid, actor="test")
     plant.run()
     exam = plant.exam(truth.series_uid)
     assert (exam["state"], exam["revision"], exam["completeness"]) == ("reported", 2, "reprocess")
     assert len(archive[0].reports(truth.study_uid)) == 2
-    exams.resend(plant.database, truth.series_uid, actor="test")
+    restart.resend(plant.database, truth.series_uid, actor="test")
     assert plant.exam(truth.series_uid)["state"] == "classified"
     plant.run()
     assert plant.exam(truth.series_uid)["state"] == "reported"

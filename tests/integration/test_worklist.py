@@ -16,8 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pacs import codes
-from pacs.report import Predecessor, build_report
-from pacs.report.document import SR_CLASSES
+from pacs.report import SR_CLASSES, Predecessor, build_report
 from pacs.report.exam import ReportedExam
 from pacs.report.reader import ReadReport, read_report
 from pacs.retrieval import DicomwebSource, DimseSource, Source

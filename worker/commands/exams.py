@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from worker import audit, console, exams, labels, retention
+from worker import audit, console, labels, restart, retention
 from worker.commands.context import application
 from worker.database import Database
 from worker.errors import UnavailableError
@@ -16,6 +16,7 @@ from worker.tables import Series
 
 app = typer.Typer(no_args_is_help=True, help="The exams.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Because = Literal["quality", "safety", "worklist"]
 SeriesUid = Annotated[str, typer.Argument(help="Series Instance UID.")]
 
 
@@ -75,7 +76,8 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
         console.say(f"{name:18} {_plain(value)}")
     for row in deliveries:
         error = f": {row['last_error']}" if row["last_error"] else ""
-        console.say(f"delivery           {row['destination']} {row['state']} after {row['attempts']} attempts{error}")
+        what = f"{row['object']} to {row['destination']}"
+        console.say(f"delivery           {what}: {row['state']} after {row['attempts']} attempts{error}")
     table = Table("instance", "position mm", "lung", *(shown["probabilities"] or {}), "note")
     for row in slices:
         values = [percent(value) for value in (row["probabilities"] or {}).values()]
@@ -99,7 +101,7 @@ def retry(series_uid: SeriesUid) -> None:
 
     Example: reticula exams retry 1.2.840.113619.2.55.3
     """
-    _act(exams.retry, series_uid)
+    _act(restart.retry, series_uid)
 
 
 @app.command()
@@ -108,7 +110,7 @@ def resend(series_uid: SeriesUid) -> None:
 
     Example: reticula exams resend 1.2.840.113619.2.55.3
     """
-    _act(exams.resend, series_uid)
+    _act(restart.resend, series_uid)
 
 
 @app.command()
@@ -118,8 +120,31 @@ def reprocess(series_uid: SeriesUid) -> None:
     Example: reticula exams reprocess 1.2.840.113619.2.55.3
     """
     app_ = application()
-    series = exams.reprocess(app_.database, app_.settings.data_dir, series_uid, actor=audit.person())
+    series = restart.reprocess(app_.database, app_.settings.data_dir, series_uid, actor=audit.person())
     console.say(f"Series {series_uid} revision {series.revision} is {series.state}.")
+
+
+@app.command()
+def retract(
+    series_uid: SeriesUid,
+    because: Annotated[
+        Because,
+        typer.Option(help="quality, safety, or worklist: the images stand under a wrong entry of the worklist."),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take back the result of a series: a rejection note (IHE IOCM) goes to every PACS that has something of it.
+
+    Example: reticula exams retract 1.2.840.113619.2.55.3 --because safety --yes
+    """
+    if not yes:
+        typer.confirm(f"Take back the result of series {series_uid}?", abort=True, err=True)
+    from pacs.report.rejection import Grounds
+    from worker import retraction
+
+    grounds = {"quality": Grounds.QUALITY, "safety": Grounds.SAFETY, "worklist": Grounds.WRONG_WORKLIST_ENTRY}
+    told = retraction.retract(application().database, series_uid, grounds[because], actor=audit.person())
+    console.say(f"The result of series {series_uid} is taken back. " + _told(told))
 
 
 @app.command()
@@ -155,6 +180,12 @@ def label(
     given = labels.read_table(table) if table is not None else [labels.GivenLabel(series_uid or "", name or "")]
     count = labels.store(application().database, given, author=audit.person())
     console.say(f"{count} {'label is' if count == 1 else 'labels are'} stored.")
+
+
+def _told(destinations: list[str]) -> str:
+    if not destinations:
+        return "Nothing of it had been sent."
+    return f"A rejection note goes to {', '.join(destinations)}: see 'reticula exams show'."
 
 
 def percent(value: float | None) -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from models.bundle import KNOWN_CLASSES
 from pacs.codes import INDETERMINATE_CODE
 from pacs.errors import QueryError, Unreadable
 from pacs.report.reader import ReadReport, read_report
+from pacs.report.rejection import read_rejection_note
 from pacs.retrieval import Source, StudyQuery
 
 INDETERMINATE = "indeterminate"
@@ -36,8 +39,9 @@ def gather(source: Source, dates: str, viewer: str | None, complain: Callable[[s
 
     `complain` is told of series that cannot be read.
     """
-    reports = list(_reports(source, dates, complain))
-    replaced = {uid for report in reports for uid in report.replaces}
+    rejected: set[str] = set()
+    reports = list(_reports(source, dates, complain, rejected))
+    replaced = {uid for report in reports for uid in report.replaces} | rejected
     newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
     return ordered(_entry(report, viewer) for report in newest.values())
 
@@ -69,10 +73,11 @@ def as_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _reports(source: Source, dates: str, complain: Callable[[str], None]) -> Iterator[ReadReport]:
+def _reports(source: Source, dates: str, complain: Callable[[str], None], rejected: set[str]) -> Iterator[ReadReport]:
+    """Yield the reports, and add to `rejected` what rejection notes beside them take back."""
     for study in source.studies(StudyQuery(dates=dates, modality="SR")):
         for series in source.series(study.study_uid):
-            if series.modality != "SR":
+            if series.modality not in ("SR", "KO"):
                 continue
             try:
                 datasets = source.read(series)
@@ -81,11 +86,19 @@ def _reports(source: Source, dates: str, complain: Callable[[str], None]) -> Ite
                 continue
             for dataset in datasets:
                 try:
+                    if series.modality == "KO":
+                        rejected |= _rejected(dataset)
+                        continue
                     report = read_report(dataset)
                 except (Unreadable, AttributeError, IndexError, ValueError, TypeError):
                     continue  # somebody else's report
                 if report.impression[0] in _NAMES:
                     yield report
+
+
+def _rejected(dataset: Dataset) -> set[str]:
+    note = read_rejection_note(dataset)
+    return set() if note is None else {uid for series in note.series for uid in series.sop_uids}
 
 
 def _entry(report: ReadReport, viewer: str | None) -> Entry:

@@ -1,0 +1,427 @@
+"""Results that are taken back, by a person or because a rejection note came for their images (IHE IOCM)."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy import select, update
+
+from pacs.destinations import DimseDestination
+from pacs.errors import Refused
+from pacs.report.reader import read_report
+from pacs.report.rejection import (
+    Grounds,
+    RejectionNote,
+    SentObject,
+    build_rejection_note,
+    read_rejection_note,
+)
+from pacs.spool import ReceivedInstance
+from tests.installation import Installation
+from tests.integration.test_rules import Site, reconstruction, uid
+from tests.integration.test_rules import site as site  # noqa: PLC0414 – a fixture
+from tests.plant import Plant, files
+from tests.report_checks import check_object_with_tools
+from tests.servers import Orthanc, free_port
+from training.phantom import PhantomExam
+from worker import exams, restart, retraction
+from worker.database import now
+from worker.errors import BusyError, NotFoundError, WorkerError
+from worker.sections import DestinationSettings
+from worker.tables import AuditEvent, Delivery, RejectedInstance, Series
+
+Phantoms = tuple[Path, list[PhantomExam]]
+
+
+def sent(here: Site, modality: str) -> list[Dataset]:
+    """What the archive has of a modality, in the order in which it came."""
+    found = sorted(here.archive.rglob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
+    return [dataset for dataset in map(dcmread, found) if dataset.Modality == modality]
+
+
+def note_about(paths: Sequence[Path], grounds: Grounds = Grounds.QUALITY) -> bytes:
+    """A note as a PACS makes it for images."""
+    heads = [dcmread(path) for path in paths]
+    for keyword in ("SpecificCharacterSet", "StudyID", "ReferringPhysicianName"):
+        heads[0].setdefault(keyword, "")
+    named = [SentObject(head.SeriesInstanceUID, head.SOPClassUID, head.SOPInstanceUID) for head in heads]
+    return build_rejection_note(heads[0], named, grounds, datetime.now(UTC), "PACS 1", "en").content
+
+
+def arrive(plant: Plant, content: bytes) -> None:
+    head = dcmread(BytesIO(content))
+    plant.app.spool.store(
+        ReceivedInstance(head.SOPClassUID, head.SOPInstanceUID, head.StudyInstanceUID, head.SeriesInstanceUID, content)
+    )
+
+
+def named(note: Dataset) -> set[str]:
+    read = read_rejection_note(note)
+    assert isinstance(read, RejectionNote)
+    return {sop_uid for series in read.series for sop_uid in series.sop_uids}
+
+
+def with_objects(here: Site, *objects: str) -> tuple[DestinationSettings, ...]:
+    (known,) = here.plant.settings.destinations
+    return (known.model_copy(update={"objects": ("sr", *objects)}),)
+
+
+def test_everything_that_was_sent_is_taken_back_by_one_note(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.settings = here.plant.settings.model_copy(
+        update={"destinations": with_objects(here, "summary", "heatmaps", "pdf")}
+    )
+    here.plant.app.settings = here.plant.settings
+    here.plant.receive(*paths[:-4], age=60)
+    here.plant.run()
+    here.plant.receive(*paths[-4:], age=60)
+    here.plant.run()
+    before = [dcmread(path) for path in here.archive.rglob("*.dcm")]
+    assert {dataset.Modality for dataset in before} == {"SR", "OT", "DOC"}
+    assert len([dataset for dataset in before if dataset.Modality == "SR"]) == 2
+    told = retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    assert told == ["pacs"]
+    here.plant.run()
+    (note,) = sent(here, "KO")
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113037"
+    assert named(note) == {str(dataset.SOPInstanceUID) for dataset in before}
+    where = {
+        str(sop.ReferencedSOPInstanceUID): (str(series.SeriesInstanceUID), str(sop.ReferencedSOPClassUID))
+        for series in note.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        for sop in series.ReferencedSOPSequence
+    }
+    assert where == {str(each.SOPInstanceUID): (str(each.SeriesInstanceUID), str(each.SOPClassUID)) for each in before}
+    assert (note.PatientID, note.StudyInstanceUID) == (before[0].PatientID, before[0].StudyInstanceUID)
+    file = tmp_path / "note.dcm"
+    note.save_as(file)
+    check_object_with_tools(file, paths[:3])
+    shown = here.plant.exam(uid(paths))
+    assert (shown["state"], shown["reason_code"], shown["reason"]) == ("rejected", "retracted", "Taken back by ana.")
+    assert shown["withdrawn_at"]
+    assert [row["state"] for row in shown["deliveries"] if row["object"] == "retraction"] == ["delivered"]
+    with here.plant.database.read() as session:
+        (event,) = session.scalars(select(AuditEvent).where(AuditEvent.action == "result taken back"))
+    assert (event.actor, event.detail["grounds"]) == ("ana", "113037")
+    with pytest.raises(WorkerError, match="has no result that could be taken back"):
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+
+
+def test_what_was_not_sent_yet_never_goes_out(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    here.plant.app.classification().run_one("worker")
+    here.plant.app.delivery()._prepare_one()
+    assert retraction.retract(here.plant.database, uid(paths), Grounds.QUALITY, actor="ana") == []
+    here.plant.deliver_now()
+    here.plant.run()
+    assert list(here.archive.rglob("*.dcm")) == []
+    (row,) = here.plant.exam(uid(paths))["deliveries"]
+    assert row["last_error"] == "The result was taken back before this was sent."
+
+
+def test_a_report_that_was_made_while_it_was_taken_back_gets_no_rows(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    here.plant.app.classification().run_one("worker")
+    stage = here.plant.app.delivery()
+    make = stage._reports.document
+
+    def slow(*arguments: Any) -> Any:
+        made = make(*arguments)
+        retraction.retract(here.plant.database, uid(paths), Grounds.QUALITY, actor="ana")
+        return made
+
+    monkeypatch.setattr(stage._reports, "document", slow)
+    stage.run_one("worker")
+    monkeypatch.undo()
+    here.plant.run()
+    assert list(here.archive.rglob("*.dcm")) == []
+    assert here.plant.exam(uid(paths))["deliveries"] == []
+
+
+def test_what_a_person_took_back_is_not_said_again_because_late_slices_come(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths[:-4], age=60)
+    here.plant.run()
+    retraction.retract(here.plant.database, uid(paths), Grounds.WRONG_WORKLIST_ENTRY, actor="ana")
+    here.plant.run()
+    here.plant.receive(*paths[-4:], age=60)
+    here.plant.run()
+    late = here.plant.exam(uid(paths))
+    assert (late["revision"], late["state"], late["reason_code"]) == (2, "rejected", "retracted")
+    assert late["reason"] == "Taken back by ana. To classify it again: 'reticula exams reprocess'."
+    assert len(sent(here, "SR")) == 1
+    restart.retry(here.plant.database, uid(paths), actor="ana")
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["reason_code"] == "retracted"
+    restart.reprocess(here.plant.database, here.plant.settings.data_dir, uid(paths), actor="ana")
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+    reports = sent(here, "SR")
+    assert read_report(reports[-1]).replaces == frozenset()  # what was taken back is not replaced
+    here.plant.receive(*reconstruction(here.archive.parent, paths[:1], 1, SeriesInstanceUID=uid(paths)), age=60)
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+
+
+def test_a_note_that_the_pacs_refuses_is_seen_and_can_be_tried_again(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+
+    def refuse(*_: Any) -> Any:
+        raise Refused("The PACS takes no Key Object Selection.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DimseDestination, "deliver", refuse)
+        here.plant.run()
+    shown = here.plant.exam(uid(paths))
+    assert (shown["state"], shown["reason_code"]) == ("failed", "retraction_refused")
+    assert "pacs refused the rejection note" in shown["reason"]
+    assert shown["reason"].endswith("remove the objects there by hand.")
+    restart.retry(here.plant.database, uid(paths), actor="ana")
+    here.plant.run()
+    assert len(sent(here, "KO")) == 1
+    shown = here.plant.exam(uid(paths))
+    assert (shown["state"], shown["reason"]) == ("rejected", "Taken back by ana.")
+
+
+def test_only_what_is_at_rest_is_taken_back(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    with pytest.raises(NotFoundError):
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    with pytest.raises(BusyError, match="is queued: wait until it is done"):
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    here.plant.run()
+    with here.plant.database.write() as session:
+        session.execute(update(Delivery).values(lease_owner="somebody", lease_until=now() + exams.LEASE))
+    with pytest.raises(BusyError, match="is being sent: try it again in a minute"):
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+
+
+def test_rejected_images_take_the_result_back_and_the_others_speak(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    (first,) = sent(here, "SR")
+    arrive(here.plant, note_about(paths[:3]))
+    here.plant.run()
+    here.plant.run()
+    (note,) = sent(here, "KO")
+    assert named(note) == {str(first.SOPInstanceUID)}
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113001"
+    _first, second = sent(here, "SR")
+    rejected = {str(dcmread(path).SOPInstanceUID) for path in paths[:3]}
+    assert not read_report(second).sop_uids & rejected
+    assert read_report(second).replaces == frozenset()
+    shown = here.plant.exam(uid(paths))
+    assert (shown["revision"], shown["state"], shown["slice_count"]) == (2, "reported", len(paths) - 3)
+    # The note again, and the images again, change nothing.
+    arrive(here.plant, note_about(paths[:3]))
+    here.plant.receive(*paths[:3], age=60)
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["revision"] == 2
+    assert (len(sent(here, "SR")), len(sent(here, "KO"))) == (2, 1)
+    assert here.plant.app.spool.notes() == []
+
+
+def test_a_series_of_which_nothing_is_left_calls_the_next_one(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    lung = files(phantoms)
+    soft = reconstruction(tmp_path, lung[:-2], 5)
+    here = site()
+    here.plant.receive(*lung, *soft, age=60)
+    here.plant.run()
+    assert here.plant.exam(uid(soft))["reason_code"] == "not_preferred"
+    arrive(here.plant, note_about(lung))
+    here.plant.run()
+    here.plant.run()
+    gone = here.plant.exam(uid(lung))
+    assert (gone["state"], gone["reason_code"]) == ("rejected", "source_rejected")
+    assert here.plant.exam(uid(soft))["state"] == "reported"
+    assert read_report(sent(here, "SR")[-1]).series_uids == {uid(soft)}
+
+
+def test_a_note_that_comes_before_its_images_is_remembered(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    arrive(here.plant, note_about(paths[:2]))
+    here.plant.sweep.tick()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    (report,) = sent(here, "SR")
+    assert not read_report(report).sop_uids & {str(dcmread(path).SOPInstanceUID) for path in paths[:2]}
+    assert sent(here, "KO") == []
+
+
+def test_an_exam_that_is_rejected_while_it_waits_is_stopped(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    arrive(here.plant, note_about(paths))
+    here.plant.run()
+    shown = here.plant.exam(uid(paths))
+    assert (shown["state"], shown["reason_code"]) == ("rejected", "source_rejected")
+    assert list(here.archive.rglob("*.dcm")) == []
+
+
+def test_a_note_waits_while_its_exam_is_classified_and_is_not_lost(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    held = exams.claim(here.plant.database, here.plant.settings.data_dir, "another")
+    assert held is not None
+    arrive(here.plant, note_about(paths))
+    here.plant.sweep.tick()
+    assert len(here.plant.app.spool.notes()) == 1
+    with here.plant.database.read() as session:
+        assert session.scalars(select(RejectedInstance)).all() == []
+    exams.end_leases(here.plant.database, "another")
+    here.plant.run()
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["reason_code"] == "source_rejected"
+    assert here.plant.app.spool.notes() == []
+
+
+@pytest.mark.parametrize("content", ["retention", "teaching", "garbage", "ignored"])
+def test_what_rejects_nothing_changes_nothing(site: Callable[..., Site], phantoms: Phantoms, content: str) -> None:
+    paths = files(phantoms)
+    here = site(**({"listener": {"rejection_notes": "ignore"}} if content == "ignored" else {}))
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    grounds = Grounds.RETENTION if content == "retention" else Grounds.QUALITY
+    note = dcmread(BytesIO(note_about(paths, Grounds.QUALITY)))
+    note.ConceptNameCodeSequence[0].CodeValue = {"teaching": "113004"}.get(content, grounds.value)
+    if content == "garbage":
+        del note.CurrentRequestedProcedureEvidenceSequence
+    buffer = BytesIO()
+    note.save_as(buffer)
+    arrive(here.plant, buffer.getvalue())
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+    assert sent(here, "KO") == []
+    assert here.plant.app.spool.notes() == []
+    assert list((here.plant.app.spool.root / "aside").rglob("*.dcm"))
+
+
+def test_our_own_note_that_comes_back_starts_nothing(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    here.plant.run()
+    (file,) = (path for path in here.archive.rglob("*.dcm") if dcmread(path).Modality == "KO")
+    arrive(here.plant, file.read_bytes())
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["revision"] == 1
+    assert len(sent(here, "KO")) == 1
+
+
+def test_an_erased_exam_forgets_what_was_rejected_of_it(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    from worker import retention
+
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    here.plant.run()
+    arrive(here.plant, note_about(paths))
+    here.plant.run()
+    retention.forget(here.plant.database, here.plant.settings.data_dir, uid(paths), actor="ana")
+    with here.plant.database.read() as session:
+        assert session.scalars(select(RejectedInstance)).all() == []
+        assert session.scalars(select(Series)).all() == []
+
+
+def test_a_pacs_routes_images_and_notes_to_us_and_has_our_results_taken_back(
+    tmp_path: Path, phantoms: Phantoms
+) -> None:
+    """Orthanc routes to the listener by C-STORE, is asked for the worklist, and takes reports and notes."""
+    pacs = Orthanc(tmp_path / "pacs")
+    port = free_port()
+    pacs.modalities = {"reticula": ["RETICULA", "127.0.0.1", port]}
+    pacs.start()
+    installation = Installation(
+        tmp_path / "site",
+        '\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\n'
+        f'port = {pacs.port}\nae_title = "ORTHANC"\n'
+        f'[[sources]]\nname = "pacs"\nkind = "dicomweb"\nurl = "{pacs.dicomweb}"\n',
+        RETICULA_LISTENER__PORT=str(port),
+    )
+    installation.prepare()
+    try:
+        installation.start("up")
+        one, other = files(phantoms, 0), files(phantoms, 1)
+        for paths in (one, other):
+            route(pacs, *(path.read_bytes() for path in paths))
+        until(lambda: [row["state"] for row in installation.json("exams", "list")] == ["reported"] * 2)
+        listed = installation.json("worklist", "--days", "36500")
+        assert {row["series_uids"][0] for row in listed} == {uid(one), uid(other)}
+
+        asked = installation.run("exams", "retract", uid(one), "--because", "safety", "--yes")
+        assert asked.stdout.startswith(f"The result of series {uid(one)} is taken back. A rejection note goes to pacs")
+        route(pacs, note_about(other))
+        until(lambda: len(notes(pacs)) == 3)  # two of ours, beside the one of the PACS
+        assert installation.json("worklist", "--days", "36500") == []
+        shown = {row["series_uid"]: (row["state"], row["reason_code"]) for row in installation.json("exams", "list")}
+        assert shown == {uid(one): ("rejected", "retracted"), uid(other): ("rejected", "source_rejected")}
+        again = installation.run("exams", "retract", uid(one), "--because", "safety", "--yes", check=False)
+        assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    finally:
+        installation.close()
+        pacs.stop()
+
+
+def route(pacs: Orthanc, *contents: bytes) -> None:
+    """Put instances into the PACS and have it send them to the listener, in one association."""
+    address = f"http://127.0.0.1:{pacs.http}"
+    stored = [requests.post(f"{address}/instances", data=content, timeout=30).json()["ID"] for content in contents]
+    answer = requests.post(f"{address}/modalities/reticula/store", json={"Resources": stored}, timeout=60)
+    assert answer.json()["FailedInstancesCount"] == 0
+
+
+def notes(pacs: Orthanc) -> list[Any]:
+    query = {"Level": "Series", "Query": {"Modality": "KO"}}
+    found = requests.post(f"http://127.0.0.1:{pacs.http}/tools/find", json=query, timeout=20).json()
+    return [instance for series in found for instance in pacs.get(f"/series/{series}")["Instances"]]
+
+
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.5)
