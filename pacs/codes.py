@@ -1,9 +1,7 @@
 """Coded concepts of the report and what they mean in each language. PS3.16 chapter 8; sources in the comments."""
 
 from collections.abc import Mapping
-
-from highdicom.sr import CodedConcept
-from pydicom.dataset import Dataset
+from typing import Literal
 
 PRIVATE_SCHEME = "99RETICULA"
 PRIVATE_SCHEME_NAME = "Reticula private codes"
@@ -376,44 +374,36 @@ _MEANINGS: Mapping[_Key, tuple[str, str, str]] = {
     ("{-1:1}", "UCUM"): ("{-1:1}", "{-1:1}", "{-1:1}"),
 }
 
-LANGUAGES = ("en", "pt-BR", "es")
+Language = Literal["en", "pt-BR", "es"]
+LANGUAGES: tuple[Language, ...] = ("en", "pt-BR", "es")
+
+# What radiologists call a class of the model, and the verdict that is none.
+_SHORT = {
+    "UIP": ("UIP", "PIU", "NIU"),
+    "NSIP": ("NSIP", "PINE", "NINE"),
+    "normal": ("Normal", "Normal", "Normal"),
+    "other": ("Other disease", "Outra doença", "Otra enfermedad"),
+    "indeterminate": ("Indeterminate", "Indeterminado", "Indeterminado"),
+}
 
 
-def meaning(value: str, scheme: str, language: str) -> str:
+def meaning(value: str, scheme: str, language: Language) -> str:
     """Return the meaning of a code in a language. Raises KeyError for a code that the report does not use."""
     return _MEANINGS[value, scheme][LANGUAGES.index(language)]
 
 
-def concept(value: str, scheme: str, language: str = "en") -> CodedConcept:
-    """Return a concept of the table above."""
-    return CodedConcept(value, scheme, meaning(value, scheme, language))
-
-
-def private(value: str, language: str, fallback: str) -> CodedConcept:
-    """Return one of our own concepts; `fallback` names what belongs to a class that the table does not hold."""
-    known = _MEANINGS.get((value, PRIVATE_SCHEME))
-    return CodedConcept(value, PRIVATE_SCHEME, known[LANGUAGES.index(language)] if known else fallback)
-
-
-def translation(value: str, scheme: str, language: str) -> str | None:
+def translation(value: str, scheme: str, language: Language) -> str | None:
     """Return the meaning in a language, or None where the table does not hold the code."""
     known = _MEANINGS.get((value, scheme))
     return known[LANGUAGES.index(language)] if known else None
 
 
-def translate(root: Dataset, language: str) -> None:
-    """Give every code of a tree its meaning in a language."""
-    for element in root.iterall():
-        if element.keyword == "CodeMeaning":
-            continue
-        if element.VR == "SQ":
-            for item in element.value:
-                if "CodeValue" in item and "CodingSchemeDesignator" in item:
-                    known = translation(item.CodeValue, item.CodingSchemeDesignator, language)
-                    if known is not None:
-                        item.CodeMeaning = known
-
-
 def table() -> Mapping[_Key, tuple[str, str, str]]:
     """Return every (code, scheme) with its meanings, in the order of LANGUAGES."""
     return _MEANINGS
+
+
+def short_name(name: str, language: Language) -> str:
+    """Return what radiologists call a class, or `indeterminate`, in a language."""
+    known = _SHORT.get(name)
+    return name if known is None else known[LANGUAGES.index(language)]

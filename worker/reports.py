@@ -15,11 +15,11 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from pacs.codes import Language
 from pacs.durable import sync_folder, write_synced
 from pacs.elements import text
 from pacs.errors import Rejected, Retry
 from pacs.report import Document, ReportedExam, ReportedInstance, build_report
-from pacs.report.exam import Language
 from pacs.report.notice import UnreportedExam, build_notice
 from pacs.report.rejection import Grounds, SentObject, build_rejection_note
 from pacs.series import SeriesHeader, read_header, read_series

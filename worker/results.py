@@ -10,8 +10,9 @@ from sqlalchemy import and_, case, exists, insert, or_, select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
+from pacs.codes import Language
 from pacs.report import Algorithm, ClassFinding, KeySlice, Predecessor, ReportedExam, ReportedInstance
-from pacs.report.exam import INCOMPLETE, Language
+from pacs.report.exam import INCOMPLETE
 from pacs.report.header import valid_zone
 from pacs.series import Patient, SeriesHeader
 from worker import exams

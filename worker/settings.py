@@ -15,6 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pacs.codes import Language
 from worker.errors import SettingsError
 from worker.sections import (
     AuditSettings,
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("reticula-data")
     database_url: str | None = None
     broker_url: str | None = None
-    language: Literal["en", "pt-BR", "es"] = "en"
+    language: Language = "en"
     model: str | None = None
     completion: Literal["PRELIMINARY", "FINAL"] = "PRELIMINARY"
     listener: ListenerSettings = ListenerSettings()

@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pacs.codes import ORGANISATION, concept
+from pacs.codes import ORGANISATION
 from pacs.report import header as headers
+from pacs.report.concepts import concept
 from pacs.report.content import hashed_uid
 from pacs.report.cover import Document, whole_seconds, written
 from pacs.report.document import describe, equipment, fingerprint

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs import codes
-from pacs.codes import ORGANISATION, concept, private
+from pacs.codes import ORGANISATION
 from pacs.report import header as headers
+from pacs.report.concepts import concept, private, translate
 from pacs.report.exam import INCOMPLETE, KeySlice, ReportedExam
 
 _SLICE_THICKNESS = ("112225", "DCM")
@@ -75,7 +76,7 @@ def content_tree(exam: ReportedExam, charset: str, identity: str) -> Dataset:
     root: Dataset = report[0]
     if any(key.thickness is None for key in exam.key_slices):
         _drop_unknown_thickness(root)
-    codes.translate(root, language)
+    translate(root, language)
     return root
 
 

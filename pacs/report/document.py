@@ -9,13 +9,14 @@ from functools import lru_cache
 from highdicom import ContributingEquipment
 from pydicom.dataset import Dataset
 
-from pacs.codes import ORGANISATION, concept
+from pacs.codes import ORGANISATION, short_name
 from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
+from pacs.report.concepts import concept
 from pacs.report.content import content_tree, device_uid, hashed_uid
 from pacs.report.cover import Cover, Document, report_series_uid, write_report
-from pacs.report.exam import Language, ReportedExam
+from pacs.report.exam import ReportedExam
 
 TEMPLATE = "TID1500-3"  # changes with every change of the tree
 
@@ -23,13 +24,6 @@ DESCRIPTION = {
     "en": "{} AI, not for diagnosis",
     "pt-BR": "{} IA, não é diagnóstico",
     "es": "{} IA, no es diagnóstico",
-}
-_SHORT = {
-    "UIP": {"en": "UIP", "pt-BR": "PIU", "es": "NIU"},
-    "NSIP": {"en": "NSIP", "pt-BR": "PINE", "es": "NINE"},
-    "normal": {"en": "Normal", "pt-BR": "Normal", "es": "Normal"},
-    "other": {"en": "Other disease", "pt-BR": "Outra doença", "es": "Otra enfermedad"},
-    "indeterminate": {"en": "Indeterminate", "pt-BR": "Indeterminado", "es": "Indeterminado"},
 }
 
 
@@ -68,11 +62,6 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         sop_class_uid,
         sop_uid,
     )
-
-
-def short_name(name: str, language: Language) -> str:
-    """Return what radiologists call a class, or `indeterminate`, in a language."""
-    return _SHORT.get(name, {}).get(language, name)
 
 
 def describe(exam: ReportedExam) -> str:

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
+from pacs.codes import Language
 from pacs.series import SeriesHeader
 
-Language = Literal["en", "pt-BR", "es"]
 INCOMPLETE = "incomplete"
 
 

@@ -22,14 +22,15 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from pacs.codes import ORGANISATION, concept, private, translate
+from pacs.codes import ORGANISATION, Language
 from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
+from pacs.report.concepts import concept, private, translate
 from pacs.report.content import DISCLAIMER, hashed_uid
 from pacs.report.cover import Cover, Document, write_report
 from pacs.report.document import DESCRIPTION
-from pacs.report.exam import Language, ReportedInstance
+from pacs.report.exam import ReportedInstance
 from pacs.series import SeriesHeader
 
 _TEMPLATE = "TID2000-1"  # changes with every change of the tree

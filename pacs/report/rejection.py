@@ -12,12 +12,12 @@ from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from pacs.codes import LANGUAGES, ORGANISATION, concept, translate
+from pacs.codes import LANGUAGES, ORGANISATION, Language
 from pacs.elements import is_uid, text
 from pacs.errors import Unreadable
+from pacs.report.concepts import concept, translate
 from pacs.report.content import hashed_uid
 from pacs.report.cover import Document, complete, names_as_they_came, whole_seconds, written
-from pacs.report.exam import Language
 from pacs.report.notice import software_equipment, software_observer
 from pacs.series import CONTEXT
 

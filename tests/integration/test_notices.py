@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import update
 
 from pacs.archive import Archive
-from pacs.codes import LANGUAGES, PRIVATE_SCHEME, translation
+from pacs.codes import LANGUAGES, PRIVATE_SCHEME, Language, translation
 from pacs.listener import Listener
 from pacs.report.reader import read_report
 from tests.integration.test_rules import Site, reconstruction, said, uid
@@ -40,7 +40,7 @@ def notice_of(here: Site) -> Dataset:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_study_that_came_to_nothing_gets_one_notice_with_the_reason(
-    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path, language: str
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path, language: Language
 ) -> None:
     few = files(phantoms)[:5]
     fewer = reconstruction(tmp_path, few, 7, every=2)

@@ -23,9 +23,9 @@ from models.classifier import Classifier
 from models.lung_mask import lung_mask
 from models.resizing import fit, spread
 from pacs import codes
+from pacs.codes import short_name
 from pacs.errors import Unreadable
 from pacs.pixels import hounsfield
-from pacs.report.document import short_name
 from pacs.series import read_series, select
 from tests.plant import Plant, files
 from tests.servers import Orthanc, need

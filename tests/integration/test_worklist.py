@@ -95,8 +95,11 @@ def test_the_most_urgent_stands_first_by_each_way(pacs: Orthanc, tmp_path: Path)
         DimseSource("pacs", "127.0.0.1", pacs.port, "ORTHANC", "RETICULA", timeout=20),
     ]
     dates = f"{TODAY - timedelta(days=30):%Y%m%d}-"
-    complaints: list[str] = []
-    lists = [gather(source, dates, "https://viewer/?s={study_uid}", complaints.append) for source in sources]
+    complaints: list[tuple[str, Exception]] = []
+    lists = [
+        gather(source, dates, "https://viewer/?s={study_uid}", lambda *said: complaints.append(said))
+        for source in sources
+    ]
     assert lists[0] == lists[1]
     assert complaints == []
     found = [(entry.verdict, entry.report.patient_id) for entry in lists[0]]

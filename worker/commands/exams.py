@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from pacs.codes import Language, short_name
 from worker import audit, console, labels, restart, retention
+from worker.commands import wording
 from worker.commands.context import application
 from worker.database import Database
 from worker.errors import UnavailableError
@@ -35,23 +37,31 @@ def list_all(as_json: AsJson = False) -> None:
 
     Example: reticula exams list --json
     """
-    database = application().database
+    app_ = application()
+    database, language = app_.database, app_.settings.language
     with database.read() as session:
         rows = list_exams(session)
     _note(database, "exams listed", f"{len(rows)} series")
     if as_json:
         console.say_json(rows)
         return
-    table = Table("received", "state", "verdict", "certainty", "slices")
-    table.add_column("patient", overflow="fold")
-    table.add_column("series", overflow="fold")
+    if not rows:
+        console.say(wording.sentence("no_exams", language))
+        return
+    table = Table(
+        *(wording.name(key, language) for key in ("received_at", "state", "verdict", "certainty", "slice_count"))
+    )
+    for key in ("patient_id", "series_uid"):
+        table.add_column(wording.name(key, language), overflow="fold")
     for row in rows:
+        why = wording.reason(row["reason_code"], language)
+        classified, total = row["slices_classified"] or 0, row["slice_count"]
         table.add_row(
             row["received_at"][:16].replace("T", " "),
-            row["state"] + (f" ({row['reason_code']})" if row["reason_code"] else ""),
-            row["verdict"] or "",
+            wording.value(row["state"], language) + (f" ({why})" if why else ""),
+            short_name(row["verdict"] or "", language),
             percent(row["certainty"]),
-            f"{row['slices_classified'] or 0} of {row['slice_count']}",
+            wording.sentence("slices", language, classified=classified, total=total),
             row["patient_id"],
             row["series_uid"],
         )
@@ -64,7 +74,8 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
 
     Example: reticula exams show 1.2.840.113619.2.55.3 --json
     """
-    database = application().database
+    app_ = application()
+    database, language = app_.database, app_.settings.language
     with database.read() as session:
         shown = show_exam(session, series_uid)
     _note(database, "exam shown", series_uid)
@@ -72,13 +83,15 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
         console.say_json(shown)
         return
     slices, deliveries = shown.pop("slices"), shown.pop("deliveries")
-    for name, value in shown.items():
-        console.say(f"{name:18} {_plain(value)}")
+    for key, value in shown.items():
+        console.say(f"{wording.name(key, language):20} {_plain(key, value, language)}")
     for row in deliveries:
         error = f": {row['last_error']}" if row["last_error"] else ""
-        what = f"{row['object']} to {row['destination']}"
-        console.say(f"delivery           {what}: {row['state']} after {row['attempts']} attempts{error}")
-    table = Table("instance", "position mm", "lung", *(shown["probabilities"] or {}), "note")
+        said = wording.sentence("delivery", language, **row | {"state": wording.value(row["state"], language)})
+        console.say(f"{wording.name('delivery', language):20} {said}{error}")
+    heads = [wording.name(key, language) for key in ("instance", "position_mm", "lung", "note")]
+    classes = [short_name(each, language) for each in shown["probabilities"] or {}]
+    table = Table(*heads[:3], *classes, heads[3])
     for row in slices:
         values = [percent(value) for value in (row["probabilities"] or {}).values()]
         blank = [""] * (len(shown["probabilities"] or {}) - len(values))
@@ -89,7 +102,7 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
             percent(row["lung_fraction"]),
             *values,
             *blank,
-            row["note"] or (f"key slice {row['key_rank']}" if row["key_rank"] else ""),
+            row["note"] or (wording.sentence("key_slice", language, rank=row["key_rank"]) if row["key_rank"] else ""),
         )
     if slices:
         console.out.print(table)
@@ -199,11 +212,13 @@ def _act(action: Callable[..., Series], series_uid: str) -> None:
     console.say(f"Series {series_uid} revision {series.revision} is {series.state}.")
 
 
-def _plain(value: Any) -> str:
-    if value is None:
+def _plain(key: str, value: Any, language: Language) -> str:
+    if value is None or value == []:
         return "-"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {percent(part)}" for name, part in value.items())
+        return ", ".join(f"{short_name(each, language)} {percent(part)}" for each, part in value.items())
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "-"
-    return str(value)
+        return "; ".join(map(str, value))
+    if key in ("reason_code", "completeness"):
+        return wording.reason(value, language)
+    return short_name(value, language) if key == "verdict" else wording.value(str(value), language)

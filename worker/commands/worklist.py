@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from worker import audit, console
+from worker.commands import wording
 from worker.commands.context import application
 from worker.errors import WorkerError
 
@@ -23,8 +24,8 @@ def worklist(
 
     Example: reticula worklist pacs --days 7 --html /srv/www/worklist.html
     """
-    from pacs.report.document import short_name
-    from worker.summary.wording import percent
+    from pacs.codes import short_name
+    from worker.summary.wording import WORDING, day, percent
     from worker.worklist import as_json as entry_as_json
     from worker.worklist import gather, write_page
 
@@ -34,23 +35,25 @@ def worklist(
         raise WorkerError("Name one of the [[sources]] of the settings: there is not exactly one.")
     today = date.today()  # noqa: DTZ011 – studies have the date of the place
     dates = f"{today - timedelta(days=days):%Y%m%d}-{today + timedelta(days=1):%Y%m%d}"
-    entries = gather(
-        app.source(source or sources[0].name), dates, app.settings.worklist.viewer,
-        lambda sentence: console.err.print(sentence, markup=False),
-    )  # fmt: skip
+    language = app.settings.language
+
+    def complain(series_uid: str, error: Exception) -> None:
+        console.err.print(wording.sentence("left_out", language, uid=series_uid, why=error), markup=False)
+
+    entries = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer, complain)
     app.journal.note(audit.person(), "exams listed", "worklist")
     if html is not None:
         write_page(html, entries, app.settings.language)
     if as_json:
         console.say_json([entry_as_json(entry) for entry in entries])
     elif html is None:
-        language = app.settings.language
-        table = Table("result", "probability", "patient", "number", "CT of", "reported", "study")
+        keys = ("verdict", "probability", "patient_id", "number", "ct_of", "reported_at", "study_uid")
+        table = Table(*(wording.name(key, language) for key in keys))
         for entry in entries:
             report = entry.report
-            reported = "" if report.reported_at is None else report.reported_at.strftime("%Y-%m-%d %H:%M")
+            reported = "" if report.reported_at is None else f"{report.reported_at:{WORDING[language].date} %H:%M}"
             table.add_row(
                 short_name(entry.verdict, language), percent(report.certainty, language), report.patient_name,
-                report.patient_id, report.study_date, reported, entry.link or report.study_uid,
+                report.patient_id, day(report.study_date, language), reported, entry.link or report.study_uid,
             )  # fmt: skip
         console.out.print(table)

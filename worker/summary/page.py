@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
 
-from pacs.report.document import short_name
+from pacs.codes import short_name
 from worker.summary.heat_map import draw_heat_map, evidence_scale
 from worker.summary.material import Material
 from worker.summary.wording import WORDING, day, moment, percent, statements

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pacs import codes
-from pacs.codes import PRIVATE_SCHEME
-from pacs.report.exam import Language, ReportedExam
+from pacs.codes import PRIVATE_SCHEME, Language
+from pacs.report.exam import ReportedExam
 from pacs.report.header import valid_date
 
 

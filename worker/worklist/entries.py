@@ -21,6 +21,7 @@ INDETERMINATE = "indeterminate"
 # By the code of the impression; what is not here comes last.
 _NAMES = {known.code.value: known.name for known in KNOWN_CLASSES.values()} | {INDETERMINATE_CODE: INDETERMINATE}
 URGENCY = ("UIP", "NSIP", INDETERMINATE)
+Complain = Callable[[str, QueryError], None]  # of a series, by its UID
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -34,7 +35,7 @@ class Entry:
     link: str | None
 
 
-def gather(source: Source, dates: str, viewer: str | None, complain: Callable[[str], None]) -> list[Entry]:
+def gather(source: Source, dates: str, viewer: str | None, complain: Complain) -> list[Entry]:
     """Return the entries of studies of some days (as in DICOM: a range), the most urgent first. Raises QueryError.
 
     `complain` is told of series that cannot be read.
@@ -73,7 +74,9 @@ def as_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _reports(source: Source, dates: str, complain: Callable[[str], None], rejected: set[str]) -> Iterator[ReadReport]:
+def _reports(
+    source: Source, dates: str, complain: Callable[[str, QueryError], None], rejected: set[str]
+) -> Iterator[ReadReport]:
     """Yield the reports, and add to `rejected` what rejection notes beside them take back."""
     for study in source.studies(StudyQuery(dates=dates, modality="SR")):
         for series in source.series(study.study_uid):
@@ -82,7 +85,7 @@ def _reports(source: Source, dates: str, complain: Callable[[str], None], reject
             try:
                 datasets = source.read(series)
             except QueryError as error:
-                complain(f"Series {series.series_uid} is left out: {error}")
+                complain(series.series_uid, error)
                 continue
             for dataset in datasets:
                 try:

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from pacs.report.document import short_name
-from pacs.report.exam import Language
+from pacs.codes import Language, short_name
 from worker.summary.wording import WORDING, day, percent
 from worker.worklist.entries import Entry
 
