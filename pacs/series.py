@@ -1,17 +1,14 @@
-"""What the headers of a series say, and whether it is an axial chest CT that can be classified.
+"""What the headers of a series say; which of its slices are looked at is chosen in `pacs.selection`."""
 
-Reading and choosing go by header alone; whether lungs are in it is seen later, from the pixels.
-"""
-
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import config
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 from pydicom.valuerep import validate_value
 
 from pacs.discreet import said
@@ -19,26 +16,22 @@ from pacs.elements import first, floats, integer, text, words
 from pacs.errors import Rejected, Unreadable
 from pacs.head import read_head
 
-CT_CLASSES = frozenset({CTImageStorage, EnhancedCTImageStorage})
+# Multi-frame; the second holds what was sent as single frames once.
+_ENHANCED = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
+CT_CLASSES = frozenset({CTImageStorage}) | _ENHANCED
 
-# Attributes of the Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2) that every object
-# of a study should repeat, beside those that have a field of their own.
+# Attributes of the Patient, Clinical Trial, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1 to
+# C.7.2.3) that every object of a study should repeat, beside those that have a field of their own.
 CONTEXT = (
     "PatientBirthTime", "EthnicGroup", "PatientComments", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "OtherPatientNames", "PatientSpeciesDescription", "ProcedureCodeSequence",
     "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge", "PatientSize",
     "PatientWeight", "MedicalAlerts", "Allergies", "SmokingStatus", "AdditionalPatientHistory", "PregnancyStatus",
     "LastMenstrualDate", "Occupation", "PatientState", "PatientSexNeutered", "AdmissionID", "ServiceEpisodeID",
-    "ServiceEpisodeDescription",
+    "ServiceEpisodeDescription", "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription",
 )  # fmt: skip
-
-# Values of Image Type (PS3.3 C.8.2.1.1.1) that are no cross-section of the patient.
-_LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM"})
-_DERIVED = frozenset({"MIP", "MINIP", "MIN_IP", "MAXIP", "PROJECTION IMAGE", "VOLREN", "VRT", "SSD"})
-_PAGES = frozenset({"DOSE_INFO", "DOSE INFO", "SCREEN SAVE", "SCREENSAVE", "REPORT", "PATIENT PROTOCOL"})
-
-AXIAL_COSINE = 0.9  # |normal · z|: a gantry tilted by up to 25° still counts as axial
-_SAME_POSITION_MM = 0.01
 
 
 @dataclass(frozen=True)
@@ -116,6 +109,7 @@ class SourceSlice:
     frame: int | None
     instance_number: int | None
     acquisition_number: int | None
+    temporal_position: int | None
     image_type: tuple[str, ...]
     position: tuple[float, float, float] | None
     orientation: tuple[float, float, float, float, float, float] | None
@@ -150,15 +144,6 @@ class Series:
     header: SeriesHeader
     slices: tuple[SourceSlice, ...]
     unreadable: tuple[tuple[Path, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The slices to look at, from foot to head along the normal, and what was left out and why."""
-
-    header: SeriesHeader
-    slices: tuple[SourceSlice, ...]
-    notes: tuple[str, ...]
 
 
 def read_series(paths: Iterable[Path]) -> Series:
@@ -258,7 +243,10 @@ def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
                 sop_class_uid=text(dataset, "SOPClassUID"),
                 frame=frame,
                 instance_number=integer(dataset, "InstanceNumber"),
-                acquisition_number=integer(dataset, "AcquisitionNumber"),
+                acquisition_number=_whole(first([*groups, dataset], "FrameAcquisitionNumber", "AcquisitionNumber")),
+                temporal_position=_whole(
+                    first([*groups, dataset], "TemporalPositionIndex", "TemporalPositionIdentifier")
+                ),
                 image_type=words(first([*groups, dataset], "FrameType", "ImageType")),
                 position=position,  # type: ignore[arg-type]
                 orientation=orientation,  # type: ignore[arg-type]
@@ -271,34 +259,6 @@ def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
             )
         )
     return slices
-
-
-def select(series: Series, *, min_slices: int) -> Selection:
-    """Choose the slices to look at, ordered along the body. Raises Rejected with the reason.
-
-    Localizers and pages within the series are left out; of images at one position the one from the largest
-    acquisition stays, then the lowest instance number.
-    """
-    header = series.header
-    slices = [image for image in series.slices if image.sop_class_uid in CT_CLASSES]
-    notes = [f"{len(series.unreadable)} unreadable files left out"] if series.unreadable else []
-    if header.modality != "CT" or not slices:
-        raise Rejected("not_ct", f"The series is not CT but {header.modality or 'of no stated modality'}.")
-    slices = _without(slices, _LOCALIZERS, "localizer", "The series holds localizers only.", notes)
-    slices = _without(slices, _PAGES, "page", "The series holds dose or protocol pages only.", notes)
-    slices = _without(slices, _DERIVED, "projection", "The series is a projection (such as MIP), not slices.", notes)
-    if any(image.orientation is None or image.position is None or image.pixel_spacing is None for image in slices):
-        raise Rejected("no_geometry", "Images lack position, orientation or pixel spacing.")
-    orientations = np.array([image.orientation for image in slices])
-    if np.abs(orientations - orientations[0]).max() > 0.01:
-        raise Rejected("mixed_orientation", "The images of the series have more than one orientation.")
-    normal = slices[0].normal
-    if normal is None or abs(normal[2]) < AXIAL_COSINE:
-        raise Rejected("not_axial", "The images are not axial.")
-    ordered = _one_each_position(slices, notes)
-    if len(ordered) < min_slices:
-        raise Rejected("too_few_slices", f"The series has {len(ordered)} slices; at least {min_slices} are needed.")
-    return Selection(header, tuple(ordered), tuple(notes))
 
 
 def _context(dataset: Dataset) -> str:
@@ -318,7 +278,7 @@ def _context(dataset: Dataset) -> str:
 
 
 def _functional_groups(dataset: Dataset) -> tuple[list[Dataset], list[tuple[int | None, Dataset | None]]]:
-    if dataset.get("SOPClassUID") != EnhancedCTImageStorage:
+    if dataset.get("SOPClassUID") not in _ENHANCED:
         return [], [(None, None)]
     shared = [_merged(item) for item in dataset.get("SharedFunctionalGroupsSequence") or []]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
@@ -344,38 +304,15 @@ def _rescale(groups: Sequence[Dataset]) -> Rescale | None:
     return Rescale(slope[0], intercept[0], str(first(groups, "RescaleType") or "HU").strip())
 
 
+def _whole(value: Any) -> int | None:
+    """Return a value as a whole number, or None where it is none."""
+    numbers = floats(value, 1)
+    return int(numbers[0]) if numbers is not None and numbers[0].is_integer() else None
+
+
 def _padding(dataset: Dataset) -> tuple[int, int] | None:
     """Padding value and range limit (PS3.3 C.7.5.1.1.2)."""
     value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
     if value is None:
         return None
     return min(value, value if limit is None else limit), max(value, value if limit is None else limit)
-
-
-def _without(
-    slices: list[SourceSlice], kinds: frozenset[str], code: str, sentence: str, notes: list[str]
-) -> list[SourceSlice]:
-    kept = [image for image in slices if not kinds.intersection(image.image_type)]
-    if not kept:
-        raise Rejected(code, sentence)
-    if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} images left out ({code})")
-    return kept
-
-
-def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
-    acquisitions = Counter(image.acquisition_number for image in slices)
-
-    def order(image: SourceSlice) -> tuple[int, int, float, str]:
-        position = round((image.position_mm or 0.0) / _SAME_POSITION_MM)
-        number = image.instance_number if image.instance_number is not None else float("inf")
-        return position, -acquisitions[image.acquisition_number], number, image.sop_uid
-
-    kept: list[SourceSlice] = []
-    for image in sorted(slices, key=order):
-        if kept and abs((image.position_mm or 0.0) - (kept[-1].position_mm or 0.0)) < _SAME_POSITION_MM:
-            continue
-        kept.append(image)
-    if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} images at positions that another one holds left out")
-    return kept

@@ -107,5 +107,5 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 @pytest.fixture(scope="session")
 def dcmtk() -> dict[str, str]:
     """DCMTK's tools by name; those that pynetdicom puts into the environment have the same names."""
-    names = ("storescu", "echoscu", "storescp", "dsrdump", "dcmdump")
+    names = ("storescu", "findscu", "getscu", "movescu", "echoscu", "storescp", "dsrdump", "dcmdump")
     return {name: need(f"/usr/bin/{name}", "dcmtk") for name in names}

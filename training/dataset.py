@@ -18,7 +18,8 @@ from models.preprocessing import Preprocessing
 from models.resizing import fit
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
-from pacs.series import group_by_series, read_series, select
+from pacs.selection import select
+from pacs.series import group_by_series, read_series
 from training.errors import DatasetError
 from training.sources import CLASSES, Source
 

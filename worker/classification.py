@@ -19,7 +19,8 @@ from pacs.decoder import decode_apart
 from pacs.errors import Rejected
 from pacs.pixels import decode_all
 from pacs.report.content import polygon_area
-from pacs.series import Selection, SeriesHeader, SourceSlice, read_series, select
+from pacs.selection import Selection, select
+from pacs.series import SeriesHeader, SourceSlice, read_series
 from worker.version import __version__
 
 KEY_SLICES = 6

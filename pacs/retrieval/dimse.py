@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -34,6 +34,7 @@ from pacs.retrieval.query import (
     with_uid,
 )
 from pacs.retrieval.receiver import Receiver
+from pacs.series import CT_CLASSES
 
 _SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _FIND, _GET, _MOVE = (
@@ -41,7 +42,7 @@ _FIND, _GET, _MOVE = (
     str(StudyRootQueryRetrieveInformationModelGet),
     str(StudyRootQueryRetrieveInformationModelMove),
 )
-_CT = {str(sop_class): tuple(map(str, CT_TRANSFER_SYNTAXES)) for sop_class in (CTImageStorage, EnhancedCTImageStorage)}
+_CT = {str(sop_class): tuple(map(str, CT_TRANSFER_SYNTAXES)) for sop_class in sorted(CT_CLASSES)}
 _REPORTS = {sop_class: tuple(map(str, _SYNTAXES)) for sop_class in SR_CLASSES}
 _PENDING = (0xFF00, 0xFF01)
 _CONNECT_SECONDS = 10

@@ -17,7 +17,8 @@ from pacs.commitment import CommitmentRequest, CommitmentResult
 from pacs.errors import Rejected, Unreadable
 from pacs.intake import Intake, Sender, read_instance
 from pacs.pixels import hounsfield
-from pacs.series import read_series, select
+from pacs.selection import select
+from pacs.series import read_series
 from pacs.spool import ReceivedInstance, Stored
 from pacs.stow import Malformed, PartReader, StoreRequest, as_json, as_xml
 from tests.fuzz import corpus

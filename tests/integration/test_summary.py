@@ -26,7 +26,8 @@ from pacs import codes
 from pacs.codes import short_name
 from pacs.errors import Unreadable
 from pacs.pixels import hounsfield
-from pacs.series import read_series, select
+from pacs.selection import select
+from pacs.series import read_series
 from tests.plant import Plant, files
 from tests.servers import Orthanc, need
 from training.phantom import PhantomExam, write_phantoms

@@ -1,6 +1,5 @@
 """Results that are taken back, by a person or because a rejection note came for their images (IHE IOCM)."""
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
@@ -29,7 +28,7 @@ from tests.integration.test_rules import Site, reconstruction, uid
 from tests.integration.test_rules import site as site  # noqa: PLC0414 – a fixture
 from tests.plant import Plant, files
 from tests.report_checks import check_object_with_tools
-from tests.servers import Orthanc, free_port
+from tests.servers import Orthanc, free_port, wait_for
 from training.phantom import PhantomExam
 from worker import exams, restart, retraction
 from worker.database import now
@@ -388,14 +387,15 @@ def test_a_pacs_routes_images_and_notes_to_us_and_has_our_results_taken_back(
         one, other = files(phantoms, 0), files(phantoms, 1)
         for paths in (one, other):
             route(pacs, *(path.read_bytes() for path in paths))
-        until(lambda: [row["state"] for row in installation.json("exams", "list")] == ["reported"] * 2)
+        installation.wait_for_state(uid(one), "reported")
+        installation.wait_for_state(uid(other), "reported")
         listed = installation.json("worklist", "--days", "36500")
         assert {row["series_uids"][0] for row in listed} == {uid(one), uid(other)}
 
         asked = installation.run("exams", "retract", uid(one), "--because", "safety", "--yes")
         assert asked.stdout.startswith(f"The result of series {uid(one)} is taken back. A rejection note goes to pacs")
         route(pacs, note_about(other))
-        until(lambda: len(notes(pacs)) == 3)  # two of ours, beside the one of the PACS
+        wait_for(lambda: len(notes(pacs)) == 3, "two notes of ours, beside the one of the PACS", 90)
         assert installation.json("worklist", "--days", "36500") == []
         shown = {row["series_uid"]: (row["state"], row["reason_code"]) for row in installation.json("exams", "list")}
         assert shown == {uid(one): ("rejected", "retracted"), uid(other): ("rejected", "source_rejected")}
@@ -418,10 +418,3 @@ def notes(pacs: Orthanc) -> list[Any]:
     query = {"Level": "Series", "Query": {"Modality": "KO"}}
     found = requests.post(f"http://127.0.0.1:{pacs.http}/tools/find", json=query, timeout=20).json()
     return [instance for series in found for instance in pacs.get(f"/series/{series}")["Instances"]]
-
-
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.5)

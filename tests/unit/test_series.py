@@ -10,7 +10,8 @@ from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from pacs.elements import is_uid
 from pacs.errors import Rejected
-from pacs.series import Selection, read_header, read_series, select
+from pacs.selection import Selection, select
+from pacs.series import read_header, read_series
 from tests.datasets import ct, write
 
 
@@ -71,10 +72,10 @@ def test_two_orientations_are_refused_but_a_localizer_among_slices_is_left_out(t
 
 def test_of_images_at_one_position_the_largest_acquisition_stays(tmp_path: Path) -> None:
     first = [ct(number) for number in (1, 2, 3, 4)]
-    again = [ct(10 + n, AcquisitionNumber="2", ImagePositionPatient=["0", "0", str(n * 5.0)]) for n in (2, 3)]
+    again = [ct(10 + n, AcquisitionNumber="2", ImagePositionPatient=["0", "0", str(n * 5.0)]) for n in (4, 5, 6)]
     selection = choose(tmp_path, *again, *first)
-    assert [image.instance_number for image in selection.slices] == [1, 2, 3, 4]
-    assert selection.notes == ("2 images at positions that another one holds left out",)
+    assert [image.instance_number for image in selection.slices] == [1, 2, 3, 4, 15, 16]
+    assert selection.notes == ("1 images at positions that another one holds left out",)
 
 
 def test_two_patients_in_one_series_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 from pacs.errors import Rejected
 from pacs.facts import SeriesFacts, read_facts
 from pacs.head import read_head
-from pacs.series import group_by_series, read_series, select
+from pacs.selection import select
+from pacs.series import group_by_series, read_series
 from worker import console
 from worker.application import Application
 from worker.commands.context import application
