@@ -28,8 +28,9 @@ from worker.application import Application
 from worker.errors import WorkerError
 from worker.listing import list_exams, show_exam
 from worker.registry import DEMO
-from worker.settings import CONFIG_VARIABLE, load_settings
+from worker.settings import load_settings
 from worker.states import State
+from worker.variables import CONFIG_VARIABLE
 
 SEED = 20
 _MARK = ".reticula-demo"

@@ -68,9 +68,10 @@ class RejectionNotes:
             )
             for sop_uid in sorted(new)
         )
-        if new:
-            audit.record(session, "images rejected", rejected.series_uid, note=note.sop_uid, grounds=note.grounds,
-                         instances=len(new))  # fmt: skip
+        if not new:
+            return  # a note, or another one like it, was followed before
+        audit.record(session, "images rejected", rejected.series_uid, note=note.sop_uid, grounds=note.grounds,
+                     instances=len(new))  # fmt: skip
         session.flush()
         series = session.scalar(
             select(Series)
@@ -88,7 +89,7 @@ class RejectionNotes:
             Series.series_uid == series.series_uid, Series.study_id == series.study_id, Series.withdrawn_at.is_(None)
         )
         held = select(func.count(func.distinct(Instance.sop_uid))).where(Instance.series_id.in_(revisions))
-        if not session.scalar(held.where(Instance.sop_uid.in_(rejected.sop_uids))):
+        if not session.scalar(held.where(Instance.sop_uid.in_(new))):
             return
         if series.state not in AT_REST:
             raise BusyError(f"series {series.series_uid} is {series.state}.")
@@ -97,7 +98,7 @@ class RejectionNotes:
             if left == 0 and series.reason_code != exams.NOT_PREFERRED:
                 _end(session, series, note)
             return
-        reason = f"{len(rejected.sop_uids)} of its images were rejected by a note from the PACS."
+        reason = f"{len(new)} of its images were rejected by a note from the PACS."
         retraction.withdraw(session, series, note.grounds, retraction.SOURCE_REJECTED, reason)
         logger.warning("The result of series %s is taken back: %s", series.series_uid, reason)
         if left == 0:

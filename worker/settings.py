@@ -33,8 +33,8 @@ from worker.sections import (
     WorkerSettings,
     WorklistSettings,
 )
+from worker.variables import CONFIG_VARIABLE
 
-CONFIG_VARIABLE = "RETICULA_CONFIG"
 SUPERVISOR_VARIABLE = "RETICULA_SUPERVISOR"
 _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, SUPERVISOR_VARIABLE})
 DEFAULT_CONFIG = Path("reticula.toml")

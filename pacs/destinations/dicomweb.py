@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs.destinations.destination import Offer, Sent
+from pacs.dicomweb import make_session
 from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
 from pacs.report import Document
 
@@ -35,12 +36,7 @@ class DicomwebDestination:
     ) -> None:
         self.name = name
         self._url, self._timeout = url.rstrip("/"), timeout
-        self._session = requests.Session()
-        self._session.verify = verify if isinstance(verify, bool) else str(verify)
-        if isinstance(auth, tuple):
-            self._session.auth = auth
-        elif auth is not None:
-            self._session.headers["Authorization"] = f"Bearer {auth}"
+        self._session = make_session(auth, verify)
 
     def deliver(self, offer: Offer) -> Sent:
         """Store the object in the first SOP class that the server takes."""

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 import requests
 from pydicom.dataset import Dataset
 
+from pacs.dicomweb import make_session
 from pacs.errors import QueryError
 from pacs.retrieval.query import (
     LONGEST_REPORT,
@@ -44,12 +45,7 @@ class DicomwebSource:
     ) -> None:
         self.name = name
         self._url, self._timeout, self._longest = url.rstrip("/"), timeout, longest
-        self._session = requests.Session()
-        self._session.verify = verify if isinstance(verify, bool) else str(verify)
-        if isinstance(auth, tuple):
-            self._session.auth = auth
-        elif auth is not None:
-            self._session.headers["Authorization"] = f"Bearer {auth}"
+        self._session = make_session(auth, verify)
 
     def studies(self, query: StudyQuery) -> list[FoundStudy]:
         """Return the studies that match."""

@@ -14,6 +14,7 @@ from tests.bundles import another_version
 from tests.conftest import CHECKOUT
 from tests.installation import Installation
 from training.phantom import PhantomExam
+from worker.commands import table
 from worker.registry import demo_bundle
 
 COMMANDS = [
@@ -31,14 +32,40 @@ def installation(tmp_path: Path) -> Installation:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_shows_an_example(command: list[str]) -> None:
-    from typer.main import get_command
-
-    from worker.main import app
-
-    node = get_command(app)
-    for name in command:
-        node = node.commands[name]  # type: ignore[attr-defined]
+    node = table.load(command[0])
+    for name in command[1:]:
+        node = node.commands[name]
     assert f"Example: reticula {command[0]}" in (node.help or "") or "reticula --config" in (node.help or "")
+
+
+def test_the_list_of_commands_says_what_they_say() -> None:
+    for name, (_place, said) in table.COMMANDS.items():
+        first = " ".join((table.load(name).help or "").split("\n\n")[0].split())
+        assert first == said, name
+    listed = subprocess.run(
+        [sys.executable, "-P", "-m", "worker.main", "--help"], capture_output=True, check=True, text=True
+    )
+    assert all(f" {name} " in listed.stdout for name in table.COMMANDS)
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    heavy = ("sqlalchemy", "pydicom", "highdicom", "numpy", "pydantic", "torch", "openvino", "celery")
+    code = (
+        "import sys, worker.main\n"
+        "try: worker.main.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "worker.main", "trian"], capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 2
+    assert "Did you mean 'train'" in done.stderr
 
 
 def test_exit_codes_and_sentences(installation: Installation) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,12 @@ from worker.commands.context import application
 from worker.liveness import Watch
 from worker.processes import Child, Stop, Supervisor, say_ready
 from worker.queues import EXAM_QUEUES, QUEUES, TRAINING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pacs.listener import Listener
+    from worker.web.server import HttpServer
 
 SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 20.0
@@ -24,14 +30,7 @@ def listen() -> None:
     Example: reticula --config /etc/reticula/reticula.toml listen
     """
     app = application()
-    stop = Stop()
-    app.spool.prepare()
-    listener = app.listener()
-    listener.start()
-    with _noted(app, "listener"):
-        say_ready()
-        stop.wait()
-        listener.stop(GRACE_SECONDS)
+    _take_in(app, "listener", app.listener)
 
 
 def serve() -> None:
@@ -40,14 +39,7 @@ def serve() -> None:
     Example: reticula --config /etc/reticula/reticula.toml serve
     """
     app = application()
-    stop = Stop()
-    app.spool.prepare()
-    server = app.http_server()
-    server.start()
-    with _noted(app, "HTTP server"):
-        say_ready()
-        stop.wait()
-        server.stop(GRACE_SECONDS)
+    _take_in(app, "HTTP server", app.http_server)
 
 
 def work(
@@ -109,6 +101,18 @@ def up(
         ),
     ]
     Supervisor(children).run(stop, say_ready)
+
+
+def _take_in(app: Application, name: str, make: "Callable[[], Listener | HttpServer]") -> None:
+    """Serve until the process is told to stop."""
+    stop = Stop()
+    app.spool.prepare()
+    server = make()
+    server.start()
+    with _noted(app, name):
+        say_ready()
+        stop.wait()
+        server.stop(GRACE_SECONDS)
 
 
 @contextmanager
