@@ -198,6 +198,7 @@ class Spool:
         folder = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d")
         self._make_folder(folder)
         path.replace(folder / path.name)
+        sync_folder(folder)
 
     def instances(self, folder: Path) -> list[SpooledInstance]:
         """Return the instances of a series in the order in which they arrived."""

@@ -297,6 +297,7 @@ class Application:
             final=self.settings.completion == "FINAL",
             identities=self.identities,
             identity_check=self.identity_check(),
+            rules=self.rules,
         )
 
     def identity_check(self) -> "IdentityCheck | None":

@@ -14,7 +14,7 @@ from pacs.facts import SeriesFacts, read_facts
 from pacs.head import read_head
 from pacs.series import SeriesHeader, read_header
 from pacs.spool import Spool, SpooledInstance, SpooledSeries
-from worker import audit, exams
+from worker import exams
 from worker.database import Database, now
 from worker.errors import SettingsError, UnavailableError
 from worker.expectation import Expectations
@@ -112,7 +112,8 @@ class Assembly:
             series = self._receiving(session, spooled, known.series, new, header)
             if series is None:
                 return False
-            series.instance_count = len(known.sop_uids.union(instance.sop_uid for instance in new))
+            here = known.sop_uids.union(instance.sop_uid for instance in new)
+            series.instance_count = len(here - exams.rejected_instances(session, spooled.study_uid))
             series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
             criterion = self._criterion(series, new, now())
             if criterion is not None:
@@ -206,9 +207,8 @@ class Assembly:
                 folder = self._spool.folder(series.study.study_uid, series.series_uid)
                 known = _known(session, SpooledSeries(series.study.study_uid, series.series_uid, folder, 0), lock=False)
                 if not folder.exists() or not known.new(self._spool.instances(folder)):
-                    series.state, series.reason_code, series.ended_at = State.REJECTED, "missing_files", now()
-                    series.reason = "Its files are not in the spool any more: send the series again."
-                    audit.record(session, "series rejected", series.series_uid, reason_code="missing_files")
+                    reason = "Its files are not in the spool any more: send the series again."
+                    exams.end(session, series, State.REJECTED, "missing_files", reason)
 
     def _header(self, instances: list[SpooledInstance]) -> "_Head | None":
         """Return what SQL keeps of the header of new instances, and what rules ask of them."""

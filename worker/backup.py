@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import MetaData, Table, select
+from sqlalchemy import MetaData, Table, exists, select
 from sqlalchemy.engine import Connection
 
 from pacs.durable import sync_folder
@@ -164,7 +164,12 @@ def _files(connection: Connection, metadata: MetaData, data_dir: Path, *, all_re
     if reports is None or series is None or deliveries is None:
         return
     waiting = select(deliveries.c.series_id).where(deliveries.c.state == DeliveryState.PENDING)
-    undelivered = select(series.c.id).where((series.c.state == State.CLASSIFIED) | series.c.id.in_(waiting))
+    other = series.alias()
+    # A rejection note names all revisions of its series, and takes the patient from what they said.
+    same = (other.c.series_uid == series.c.series_uid) & (other.c.study_id == series.c.study_id)
+    undelivered = select(series.c.id).where(
+        (series.c.state == State.CLASSIFIED) | exists().where(same, other.c.id.in_(waiting))
+    )
     query = select(reports.c.path).order_by(reports.c.id)
     for path in connection.scalars(query if all_reports else query.where(reports.c.series_id.in_(undelivered))):
         yield Path(path)

@@ -29,6 +29,7 @@ from pacs.intake import (
     PROCESSING_FAILURE,
     SUCCESS,
 )
+from pacs.meanings import PRIVATE_SCHEME
 from pacs.report import SR_CLASSES, SR_SERIES_NUMBER
 from pacs.report.capture import HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER, SUMMARY_SERIES_NUMBER
 from pacs.report.document import TEMPLATE
@@ -217,7 +218,7 @@ def _annexes() -> Iterator[str]:
     yield f"own version is {TEMPLATE}."
     yield "The notice that an exam has no result is TID 2000 with a heading of conclusions. Rejection notes (IHE"
     yield f"Imaging Object Change Management) are TID 2010; titles that are understood: {', '.join(Grounds)} (DCM)."
-    yield f"The private coding scheme is {codes.PRIVATE_SCHEME} ({codes.PRIVATE_SCHEME_NAME}, {codes.ORGANISATION})."
+    yield f"The private coding scheme is {PRIVATE_SCHEME} ({codes.PRIVATE_SCHEME_NAME}, {codes.ORGANISATION})."
     yield ""
     yield "## 8 Codes"
     yield ""

@@ -15,7 +15,7 @@ from pacs.destinations import Destination, Offer, Sent
 from pacs.discreet import said
 from pacs.errors import DeliveryError, Rejected, Retry
 from pacs.report import SR_CLASSES, Document
-from worker import audit, notices
+from worker import audit, exams, notices, retraction
 from worker.database import Database, now
 from worker.errors import UnavailableError
 from worker.identity import AskAgainError, HeldError
@@ -24,7 +24,7 @@ from worker.outbox import FIRST_DELAY, delay, due, note, unprepared
 from worker.reports import NotAtHandError, ReportStore
 from worker.sections import DestinationSettings, DimseSettings
 from worker.states import DeliveryState, State
-from worker.tables import NOTICE, SR, Delivery, Series
+from worker.tables import ABOUT, NOTICE, SR, Delivery, Series
 
 logger = logging.getLogger(__name__)
 
@@ -114,16 +114,16 @@ class DeliveryStage:
             unmade = self._make_others(series)
             with self._database.write() as session:
                 held = session.get_one(Series, series.id, with_for_update=True)
-                if held.state != State.CLASSIFIED:
+                if held.state != State.CLASSIFIED or held.withdrawn_at is not None:
                     return True  # it was taken back meanwhile
                 if held.reason_code == HELD:
                     held.reason_code = held.reason = None
-                known = set(session.scalars(select(Delivery.destination).where(Delivery.series_id == held.id)))
+                rows = select(Delivery.destination).where(Delivery.series_id == held.id, Delivery.object.not_in(ABOUT))
+                known = set(session.scalars(rows))
                 for destination in self._configured:
                     if destination.name not in known:
                         names = objects_of(destination.objects, self._reports.key_slices(held.id))
                         session.add_all(_new_delivery(held, destination, name, unmade.get(name)) for name in names)
-                notices.overtake(session, held)
             return True
         return False
 
@@ -198,6 +198,7 @@ class DeliveryStage:
                         lease_owner=owner,
                         lease_until=now() + self._lease,
                         attempts=Delivery.attempts + 1,
+                        attempted=True,
                         transaction_uid=case((asked, str(generate_uid(prefix=None)))),
                     )
                 )
@@ -269,7 +270,9 @@ class DeliveryStage:
                 audit.record(session, "delivery of an erased exam", claimed.series_uid, destination=claimed.destination)
                 return
             if row.lease_owner != claimed.owner or row.state != DeliveryState.PENDING:
-                return  # it took so long that another worker has it
+                if sent is not None and series.withdrawn_at is not None:
+                    retraction.repeat(session, series, claimed.destination)
+                return  # it took so long that another worker has it, or it was taken back meanwhile
             row.lease_owner = row.lease_until = row.woken_at = None
             row.last_error = error
             if sent is not None:
@@ -306,8 +309,7 @@ class DeliveryStage:
             series = session.get_one(Series, series_id, with_for_update=True)
             if series.state != State.CLASSIFIED:
                 return
-            series.state, series.reason_code, series.reason, series.ended_at = State.FAILED, code, reason, now()
-            audit.record(session, "series failed", series.series_uid, reason_code=code)
+            exams.end(session, series, State.FAILED, code, reason)
 
     @property
     def _names(self) -> list[str]:

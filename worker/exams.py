@@ -118,6 +118,11 @@ def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Pa
     return tuple(data_dir / path for path in latest.values())
 
 
+def rejected_instances(session: Session, study_uid: str) -> set[str]:
+    """Return the UIDs of the instances of a study that rejection notes name."""
+    return set(session.scalars(select(RejectedInstance.sop_uid).where(RejectedInstance.study_uid == study_uid)))
+
+
 def renew(database: Database, held: Claim) -> None:
     """Keep the exam for another lease. Raises LeaseLostError."""
     with database.write() as session:
@@ -142,6 +147,15 @@ def finish(session: Session, held: Claim, state: State, code: str | None = None,
     audit.record(session, f"series {state}", held.series_uid, revision=held.revision, reason_code=code)
     if state in WITHOUT_RESULT and code != NOT_PREFERRED:
         call_others(session, session.get_one(Series, held.series_id))
+
+
+def end(session: Session, series: Series, state: State, code: str, reason: str, *, actor: str = audit.SYSTEM) -> None:
+    """End a revision, which is locked, without a result; another series of its study may speak then."""
+    series.state, series.reason_code, series.reason, series.ended_at = state, code, reason, now()
+    series.lease_owner = series.lease_until = series.woken_at = series.not_before = None
+    audit.record(session, f"series {state}", series.series_uid, actor=actor, revision=series.revision, reason_code=code)
+    if code != NOT_PREFERRED:
+        call_others(session, series)
 
 
 def call_others(session: Session, series: Series) -> None:
@@ -221,13 +235,12 @@ def release_expired(database: Database) -> int:
         )
         for series in expired:
             dead = f"The worker that classified it died or hung ({series.attempts} of {MAX_ATTEMPTS} attempts)."
-            series.reason_code, series.reason = "worker_died", dead
-            series.state = State.FAILED if series.attempts >= MAX_ATTEMPTS else State.QUEUED
+            if series.attempts >= MAX_ATTEMPTS:
+                end(session, series, State.FAILED, "worker_died", dead)
+                continue
+            series.state, series.reason_code, series.reason = State.QUEUED, "worker_died", dead
             series.lease_owner = series.lease_until = series.woken_at = None
-            audit.record(session, f"series {series.state}", series.series_uid, reason_code="worker_died")
-            if series.state == State.FAILED:
-                series.ended_at = now()
-                call_others(session, series)
+            audit.record(session, "series queued", series.series_uid, reason_code="worker_died")
         return len(expired)
 
 
@@ -275,14 +288,19 @@ def latest(session: Session, series_uid: str, *, lock: bool = False) -> Series:
     return found[0]
 
 
-def latest_revisions() -> Any:
+def of_the_series(series: Any) -> Any:
+    """Return the condition for the revisions of a series."""
+    return and_(Series.series_uid == series.series_uid, Series.study_id == series.study_id)
+
+
+def latest_revisions(series: Any = Series) -> Any:
     """Return a condition that keeps the latest revision of each series."""
     later = aliased(Series)
     return ~exists().where(
         and_(
-            later.series_uid == Series.series_uid,
-            later.study_id == Series.study_id,
-            later.revision > Series.revision,
+            later.series_uid == series.series_uid,
+            later.study_id == series.study_id,
+            later.revision > series.revision,
         )
     )
 

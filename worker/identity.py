@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 from pacs.errors import QueryError, Retry
+from pacs.report.header import cleaned
 from pacs.retrieval import FoundStudy, Source, StudyQuery
 from pacs.series import Patient, SeriesHeader
 
@@ -76,6 +77,8 @@ def _corrected(header: SeriesHeader, study: FoundStudy) -> SeriesHeader:
 
 def _differences(header: SeriesHeader, corrected: SeriesHeader) -> tuple[str, ...]:
     """Name what differs, as DICOM names it."""
+    # As a report states them: what it cannot state is no difference.
+    header, corrected = cleaned(header), cleaned(corrected)
     before, after = header.patient, corrected.patient
     pairs = {
         "PatientID": (before.patient_id, after.patient_id),

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from worker import exams, labels
 from worker.states import DeliveryState
-from worker.tables import Classification, Delivery, ModelVersion, Series, SliceResult, Study
+from worker.tables import RETRACTION, Classification, Delivery, ModelVersion, Series, SliceResult, Study
 
 
 def list_exams(session: Session) -> list[dict[str, Any]]:
@@ -33,7 +33,12 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     if classification is not None:
         rows = select(SliceResult).where(SliceResult.classification_id == classification.id)
         slices.extend(session.scalars(rows.order_by(SliceResult.position)))
-    deliveries = session.scalars(select(Delivery).where(Delivery.series_id == series.id).order_by(Delivery.id))
+    notes = Delivery.series_id.in_(select(Series.id).where(exams.of_the_series(series)))
+    deliveries = session.scalars(
+        select(Delivery)
+        .where(or_(Delivery.series_id == series.id, and_(Delivery.object == RETRACTION, notes)))
+        .order_by(Delivery.id)
+    )
     shown["verdict_reason"] = (classification.verdict_reason or None) if classification else None
     shown["distance"] = classification.distance if classification else None
     shown["label"] = labels.current(session).get(series_uid)
@@ -73,10 +78,13 @@ def _exam(
         "reported_at": _time(series.reported_at),
     }
     if classification is not None and model is not None:
+        if series.withdrawn_at is None:  # what was taken back is no result
+            shown |= {
+                "verdict": classification.verdict,
+                "certainty": classification.certainty,
+                "probabilities": classification.probabilities,
+            }
         shown |= {
-            "verdict": classification.verdict,
-            "certainty": classification.certainty,
-            "probabilities": classification.probabilities,
             "slice_count": classification.slice_count,
             "slices_classified": classification.slices_classified,
             "software": classification.software,

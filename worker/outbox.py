@@ -13,7 +13,7 @@ from pacs.commitment import CommitmentResult
 from worker import audit, notices
 from worker.database import Database, now
 from worker.states import DeliveryState, State
-from worker.tables import RETRACTION, SR, Delivery, Report, Series
+from worker.tables import ABOUT, RETRACTION, SR, Delivery, Report, Series
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +26,14 @@ def unprepared(destinations: Sequence[str]) -> Any:
     has_report = exists().where(Report.series_id == Series.id, Report.object == SR)
     rows = (
         select(func.count(distinct(Delivery.destination)))
-        .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations))
+        .where(Delivery.series_id == Series.id, Delivery.destination.in_(destinations), Delivery.object.not_in(ABOUT))
         .scalar_subquery()
     )
     # A report names the one that it replaces, so that one is made first.
     earlier, sending = aliased(Series), aliased(Delivery)
     earlier_rows = (
         select(func.count(distinct(sending.destination)))
-        .where(sending.series_id == earlier.id, sending.destination.in_(destinations))
+        .where(sending.series_id == earlier.id, sending.destination.in_(destinations), sending.object.not_in(ABOUT))
         .correlate(earlier)
         .scalar_subquery()
     )
@@ -42,14 +42,14 @@ def unprepared(destinations: Sequence[str]) -> Any:
         earlier.study_id == Series.study_id,
         earlier.revision < Series.revision,
         earlier.state == State.CLASSIFIED,
+        earlier.withdrawn_at.is_(None),
         ~earlier.shadow,
         # A report without its rows counts for nothing yet: whoever made it may have died in between.
-        or_(~exists().where(Report.series_id == earlier.id), earlier_rows < len(destinations)),
+        or_(~exists().where(Report.series_id == earlier.id, Report.object == SR), earlier_rows < len(destinations)),
     )
     ready = or_(Series.not_before.is_(None), Series.not_before <= now())
-    return and_(
-        Series.state == State.CLASSIFIED, ~Series.shadow, ready, first, or_(~has_report, rows < len(destinations))
-    )
+    stands = and_(Series.state == State.CLASSIFIED, Series.withdrawn_at.is_(None), ~Series.shadow)
+    return and_(stands, ready, first, or_(~has_report, rows < len(destinations)))
 
 
 def due() -> Any:
@@ -78,7 +78,8 @@ def settle(session: Session, series: Series) -> None:
         return
     if series.state != State.CLASSIFIED:
         return
-    rows = list(session.scalars(select(Delivery).where(Delivery.series_id == series.id)))
+    results = select(Delivery).where(Delivery.series_id == series.id, Delivery.object.not_in(ABOUT))
+    rows = list(session.scalars(results))
     deciding = [row for row in rows if row.required] or [row for row in rows if row.object == SR]
     if not rows or any(row.state == DeliveryState.PENDING for row in deciding):
         return

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from pydicom import dcmread
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pacs.discreet import said
@@ -12,11 +12,16 @@ from pacs.report.rejection import Grounds, RejectedSeries, RejectionNote, read_r
 from pacs.spool import Spool
 from worker import audit, exams, retraction
 from worker.database import Database, now
-from worker.errors import BusyError
-from worker.states import AT_REST, Completeness, State
+from worker.errors import BusyError, UnavailableError
+from worker.states import Completeness, State
 from worker.tables import Instance, RejectedInstance, Series, Study
 
 logger = logging.getLogger(__name__)
+
+ALL_REJECTED = (
+    "All of its images were rejected by a note from the PACS. Where they were corrected under the same UIDs, 'reticula "
+    "exams forget' it and send it again."
+)
 
 
 class RejectionNotes:
@@ -24,6 +29,7 @@ class RejectionNotes:
 
     def __init__(self, database: Database, spool: Spool, *, follow: bool) -> None:
         self._database, self._spool, self._follow = database, spool, follow
+        self._troubled: set[Path] = set()
 
     def collect(self) -> None:
         """Do what each note says and lay it aside; one whose exam is being worked on waits for the next time."""
@@ -32,10 +38,18 @@ class RejectionNotes:
             try:
                 if note is not None:
                     self._apply(note)
+                self._spool.lay_aside(path)
             except BusyError as error:
-                logger.info("Rejection note %s waits: %s", note.sop_uid if note else path.stem, error)
-                continue
-            self._spool.lay_aside(path)
+                logger.info("Rejection note %s waits: %s", path.stem, error)
+            except UnavailableError:
+                raise
+            except FileNotFoundError:
+                continue  # another sweep was faster
+            except Exception:
+                # One odd note must not keep the others waiting.
+                if path not in self._troubled:
+                    self._troubled.add(path)
+                    logger.exception("Rejection note %s cannot be followed; it is tried again.", path.stem)
 
     def _read(self, path: Path) -> RejectionNote | None:
         try:
@@ -55,24 +69,10 @@ class RejectionNotes:
                 self._reject(session, note, each)
 
     def _reject(self, session: Session, note: RejectionNote, rejected: RejectedSeries) -> None:
-        known = select(RejectedInstance.sop_uid).where(RejectedInstance.study_uid == rejected.study_uid)
-        new = set(rejected.sop_uids) - set(session.scalars(known))
-        session.add_all(
-            RejectedInstance(
-                note_uid=note.sop_uid,
-                study_uid=rejected.study_uid,
-                series_uid=rejected.series_uid,
-                sop_uid=sop_uid,
-                grounds=note.grounds,
-                noted_at=now(),
-            )
-            for sop_uid in sorted(new)
-        )
+        new = set(rejected.sop_uids) - exams.rejected_instances(session, rejected.study_uid)
         if not new:
-            return  # a note, or another one like it, was followed before
-        audit.record(session, "images rejected", rejected.series_uid, note=note.sop_uid, grounds=note.grounds,
-                     instances=len(new))  # fmt: skip
-        session.flush()
+            return  # it, or another one like it, was followed before
+        _remember(session, note, rejected, new)
         series = session.scalar(
             select(Series)
             .join(Study)
@@ -83,49 +83,51 @@ class RejectionNotes:
             )
             .with_for_update(of=Series)
         )
-        if series is None or series.state in (State.RECEIVING, State.QUEUED):
-            return  # it is classified without them
-        revisions = select(Series.id).where(
-            Series.series_uid == series.series_uid, Series.study_id == series.study_id, Series.withdrawn_at.is_(None)
-        )
-        held = select(func.count(func.distinct(Instance.sop_uid))).where(Instance.series_id.in_(revisions))
-        if not session.scalar(held.where(Instance.sop_uid.in_(new))):
+        if series is None:
             return
-        if series.state not in AT_REST:
+        held = _instances(session, series)
+        if not held & new:
+            return
+        if series.state == State.CLASSIFYING:
             raise BusyError(f"series {series.series_uid} is {series.state}.")
-        left = _left(session, series)
-        if not retraction.standing(session, series):
-            if left == 0 and series.reason_code != exams.NOT_PREFERRED:
-                _end(session, series, note)
+        stand = retraction.standing(session, series)
+        left = len(held - exams.rejected_instances(session, rejected.study_uid))
+        waiting = series.state in (State.RECEIVING, State.QUEUED)  # it is classified without them
+        if stand:
+            reason = f"{len(held & new)} of its images were rejected by a note from the PACS."
+            retraction.withdraw(session, stand, note.grounds, retraction.SOURCE_REJECTED, reason)
+            logger.warning("The result of series %s is taken back: %s", series.series_uid, reason)
+        if waiting:
             return
-        reason = f"{len(new)} of its images were rejected by a note from the PACS."
-        retraction.withdraw(session, series, note.grounds, retraction.SOURCE_REJECTED, reason)
-        logger.warning("The result of series %s is taken back: %s", series.series_uid, reason)
         if left == 0:
-            exams.call_others(session, series)
-            return
-        again = exams.next_revision(series, series.received_at, series.last_instance_at)
-        again.instance_count = left
-        session.add(again)
-        exams.queue(session, again, Completeness.REPROCESS)
+            if series.reason_code != exams.NOT_PREFERRED:
+                exams.end(session, series, State.REJECTED, retraction.SOURCE_REJECTED, ALL_REJECTED)
+        elif stand:
+            again = exams.next_revision(series, series.received_at, series.last_instance_at)
+            again.instance_count = left
+            session.add(again)
+            exams.queue(session, again, Completeness.REPROCESS)
 
 
-def _left(session: Session, series: Series) -> int:
-    """Return how many instances of a series no note rejects."""
-    revisions = select(Series.id).where(Series.series_uid == series.series_uid, Series.study_id == series.study_id)
-    rejected = select(RejectedInstance.sop_uid).where(RejectedInstance.study_uid == series.study.study_uid)
-    return (
-        session.scalar(
-            select(func.count(func.distinct(Instance.sop_uid))).where(
-                Instance.series_id.in_(revisions), Instance.sop_uid.not_in(rejected)
-            )
+def _remember(session: Session, note: RejectionNote, rejected: RejectedSeries, new: set[str]) -> None:
+    session.add_all(
+        RejectedInstance(
+            note_uid=note.sop_uid,
+            study_uid=rejected.study_uid,
+            series_uid=rejected.series_uid,
+            sop_uid=sop_uid,
+            grounds=note.grounds,
+            noted_at=now(),
         )
-        or 0
+        for sop_uid in sorted(new)
     )
+    audit.record(
+        session, "images rejected", rejected.series_uid, note=note.sop_uid, grounds=note.grounds, instances=len(new)
+    )
+    session.flush()
 
 
-def _end(session: Session, series: Series, note: RejectionNote) -> None:
-    """A series that came to nothing, and of which no image is left, says why."""
-    series.state, series.reason_code = State.REJECTED, retraction.SOURCE_REJECTED
-    series.reason = "All of its images were rejected by a note from the PACS."
-    audit.record(session, "series rejected", series.series_uid, note=note.sop_uid)
+def _instances(session: Session, series: Series) -> set[str]:
+    """Return the UIDs of the instances of a series, of all its revisions."""
+    revisions = select(Series.id).where(exams.of_the_series(series))
+    return set(session.scalars(select(Instance.sop_uid).where(Instance.series_id.in_(revisions))))

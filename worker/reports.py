@@ -19,6 +19,8 @@ from pacs.codes import Language
 from pacs.durable import sync_folder, write_synced
 from pacs.elements import text
 from pacs.errors import Rejected, Retry
+from pacs.facts import read_facts
+from pacs.head import read_head
 from pacs.report import Document, ReportedExam, ReportedInstance, build_report
 from pacs.report.notice import UnreportedExam, build_notice
 from pacs.report.rejection import Grounds, SentObject, build_rejection_note
@@ -30,6 +32,7 @@ from worker.identity import IdentityCheck
 from worker.objects import series_uid_of
 from worker.privacy import Identities
 from worker.results import in_zone, reported_exam, stored_header
+from worker.rules import Rules
 from worker.states import State
 from worker.tables import NOTICE, RETRACTION, SR, Classification, Delivery, Report, Retraction, Series, SliceResult
 from worker.version import __version__
@@ -59,8 +62,9 @@ class ReportStore:
         final: bool,
         identities: Identities,
         identity_check: IdentityCheck | None = None,
+        rules: Rules | None = None,
     ) -> None:
-        self._identity_check = identity_check
+        self._identity_check, self._rules = identity_check, rules
         self._database = database
         self._data_dir = data_dir
         self._language: Language = language
@@ -163,6 +167,8 @@ class ReportStore:
         """What a notice is given: the header from received files, for SQL holds none of what was never classified."""
         paths = [path for path in instance_paths(session, series, self._data_dir) if path.is_file()]
         found = read_series(paths)
+        if self._rules is not None:  # what died before anybody asked them may be none of ours
+            self._rules.require(read_facts(read_head(paths[0]), len(paths)))
         header = found.header
         if self._identity_check is not None:
             header, _changed = self._identity_check.apply(header)
@@ -182,7 +188,7 @@ class ReportStore:
         """Name everything that was, or may have been, sent of the revisions that were taken back together."""
         retraction = session.scalars(select(Retraction).where(Retraction.series_id == series.id)).one()
         sent = exists().where(
-            Delivery.series_id == Report.series_id, Delivery.object == Report.object, Delivery.attempts > 0
+            Delivery.series_id == Report.series_id, Delivery.object == Report.object, Delivery.attempted
         )
         rows = list(
             session.scalars(
@@ -205,16 +211,18 @@ class ReportStore:
             for row in rows
         ]
         moment = in_zone(retraction.requested_at, text(like, "TimezoneOffsetFromUTC"))
-        return build_rejection_note(like, objects, Grounds(retraction.grounds), moment, __version__, self._language)
+        grounds = Grounds(retraction.grounds)
+        return build_rejection_note(like, objects, grounds, moment, __version__, self._language, retraction.id)
 
     def _like(self, rows: Sequence[Report]) -> Dataset:
-        """Return what was sent, for the patient and study that it names. Raises NotAtHandError."""
+        """Return what was sent, for the patient and study that it names. Raises NotAtHandError, Rejected."""
+        missing: NotAtHandError | None = None
         for row in rows:
             try:
                 return dcmread(BytesIO(self._read(row).content))
             except NotAtHandError as error:
                 missing = error
-        raise missing
+        raise missing or Rejected("not_reportable", "Nothing of the result was ever made.")
 
     def _material(self, session: Session, series: Series) -> "Material":
         from worker.summary import gather

@@ -211,7 +211,11 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
                     Series.revision < series.revision,
                     Series.withdrawn_at.is_(None),
                 ),
-                and_(Series.id == series.instead_of_id, Series.study_id == series.study_id),
+                and_(
+                    Series.id == series.instead_of_id,
+                    Series.study_id == series.study_id,
+                    Series.withdrawn_at.is_(None),
+                ),
             ),
             Report.object == SR,
         )
@@ -225,7 +229,12 @@ def _predecessor(session: Session, series: Series) -> Predecessor | None:
     notice = session.execute(
         select(Delivery.sop_class_uid, Delivery.sop_uid, Series.series_uid)
         .join(Series, Series.id == Delivery.series_id)
-        .where(Series.study_id == series.study_id, Delivery.object == NOTICE, Delivery.sop_uid.is_not(None))
+        .where(
+            Series.study_id == series.study_id,
+            Series.withdrawn_at.is_(None),
+            Delivery.object == NOTICE,
+            Delivery.sop_uid.is_not(None),
+        )
         .order_by(Delivery.id)
         .limit(1)
     ).first()

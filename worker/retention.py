@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Select, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -18,6 +17,7 @@ from worker.database import Database, now
 from worker.errors import WorkerError
 from worker.states import AT_REST, WITHOUT_RESULT, DeliveryState, State
 from worker.tables import (
+    RETRACTION,
     Classification,
     Delivery,
     Instance,
@@ -58,7 +58,7 @@ def _expire(database: Database, data_dir: Path, series_id: int, before: datetime
             return False
         files = _old_files(session, series, data_dir, before)
         _remove(files)
-        session.execute(update(Series).where(*_same(series)).values(pixels_removed_at=now()))
+        session.execute(update(Series).where(exams.of_the_series(series)).values(pixels_removed_at=now()))
         audit.record(session, "pixels removed", series.series_uid, files=len(files), study=series.study.study_uid)
         return True
 
@@ -73,11 +73,19 @@ def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -
         study_uid, study_id = series.study.study_uid, series.study_id
         if series.state == State.CLASSIFYING:
             raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
-        ids = select(Series.id).where(*_same(series))
+        ids = select(Series.id).where(exams.of_the_series(series))
         if session.scalar(
             select(Delivery.id).where(Delivery.series_id.in_(ids), Delivery.lease_until > now()).limit(1)
         ):
             raise WorkerError(f"The report of series {series_uid} is being sent: try it again in a minute.")
+        note = select(Delivery.id).where(
+            Delivery.series_id.in_(ids), Delivery.object == RETRACTION, Delivery.state == DeliveryState.PENDING
+        )
+        if session.scalar(note.limit(1)):
+            raise WorkerError(
+                f"The rejection note about series {series_uid} has not arrived yet, and its report would stay in the "
+                "PACS: see 'reticula exams show'."
+            )
         paths = [data_dir / path for path in _paths(session, series)]
         folder = data_dir / "spool" / "series" / study_uid / series_uid
         with suppress(FileNotFoundError):
@@ -146,12 +154,8 @@ def _expired(before: datetime) -> Select[Series]:
     )
 
 
-def _same(series: Series) -> tuple[Any, ...]:
-    return Series.series_uid == series.series_uid, Series.study_id == series.study_id
-
-
 def _paths(session: Session, series: Series) -> Sequence[str]:
-    ids = select(Series.id).where(*_same(series))
+    ids = select(Series.id).where(exams.of_the_series(series))
     return session.scalars(select(Instance.path).where(Instance.series_id.in_(ids))).all()
 
 
@@ -183,7 +187,7 @@ def _remove(paths: Sequence[Path]) -> None:
 
 
 def _erase(session: Session, series: Series) -> None:
-    ids = list(session.scalars(select(Series.id).where(*_same(series))))
+    ids = list(session.scalars(select(Series.id).where(exams.of_the_series(series))))
     results = select(Classification.id).where(Classification.series_id.in_(ids))
     session.execute(delete(SliceResult).where(SliceResult.classification_id.in_(results)))
     for table in (Classification, Delivery, Report, Retraction, Instance):

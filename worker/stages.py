@@ -21,6 +21,7 @@ from worker.errors import LeaseLostError, SettingsError, UnavailableError
 from worker.exams import Claim
 from worker.privacy import Identities
 from worker.registry import Registry
+from worker.rejections import ALL_REJECTED
 from worker.retraction import SOURCE_REJECTED
 from worker.states import State
 from worker.tables import ModelVersion, Series
@@ -33,7 +34,7 @@ _STORE_PAUSE_SECONDS = 3.0
 def _need_files(held: Claim) -> None:
     """Half a series must not replace the report of the whole. Raises Rejected."""
     if not held.paths:
-        raise Rejected(SOURCE_REJECTED, "All of its images were rejected by a note from the PACS.")
+        raise Rejected(SOURCE_REJECTED, ALL_REJECTED)
     missing = sum(not path.is_file() for path in held.paths)
     if missing:
         raise Rejected(

@@ -65,7 +65,10 @@ class Sweep:
     def tick(self) -> None:
         """Do everything once. A database or broker that is away is logged, once, and tried again by the next tick."""
         complaint = ""
-        for step in (self._assembly.assemble, self._release, self._wake, self._collect, self._keep_house):
+        for step in (
+            self._assembly.assemble, self._notes.collect, self._release, self._wake, self._collect, self._relay,
+            self._keep_house,
+        ):  # fmt: skip
             try:
                 step()
             except UnavailableError as error:
@@ -85,6 +88,8 @@ class Sweep:
         released = exams.release_expired(self._database)
         if released:
             logger.warning("%d exams were taken back from workers that died or hung.", released)
+        with self._database.write() as session:
+            notices.drop(session)
         if training_runs.release_expired(self._database):
             logger.warning("A retraining was taken back from a process that died or hung.")
 
@@ -114,7 +119,8 @@ class Sweep:
     def _collect(self) -> None:
         self._journal.collect(self._database)
         self._commitments.collect(partial(outbox.settle_commitment, self._database))
-        self._notes.collect()
+
+    def _relay(self) -> None:
         if self._audit_relay is not None:
             self._audit_relay.send_new()
 

@@ -1,70 +1,28 @@
 """The tables. Times are UTC, paths relative to `data_dir`, bundles named by checksum."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import (
     JSON,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
-    MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     false,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from worker.table_base import Base
 
 UID_LENGTH = 64
 # Objects of an exam, by the names that they have here; what else there is stands in `worker.objects`.
 SR = "sr"  # the structured report, which every destination gets
 NOTICE = "notice"  # that there is no result
 RETRACTION = "retraction"  # that what was sent is taken back
-
-
-class UTCDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite, which drops the offset, gets it back on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times; bring the others to UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("A time without a zone must not reach the database.")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware time in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    """Base of the tables; constraints have names, so that SQLite can alter them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UTCDateTime,
-        dict[str, Any]: JSON,
-        dict[str, float]: JSON,
-        dict[str, int]: JSON,
-        list[Any]: JSON,
-    }
+ABOUT = (NOTICE, RETRACTION)  # what is sent about results and is none
 
 
 class Study(Base):
@@ -306,6 +264,7 @@ class Report(Base):
 class Delivery(Base):
     """One object on its way to one destination. The SOP class may fall back, hence it may change.
 
+    attempted: whether it was ever tried, so that the destination may have it; attempts are counted anew on request.
     transaction_uid: of the storage commitment that is waited for.
     """
 
@@ -325,6 +284,7 @@ class Delivery(Base):
     sop_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH))
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int]
+    attempted: Mapped[bool] = mapped_column(default=False, server_default=false())
     last_error: Mapped[str | None] = mapped_column(Text)
     next_attempt_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]

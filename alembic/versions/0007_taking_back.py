@@ -18,6 +18,14 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("series", sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("series", sa.Column("withdrawn_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("deliveries", sa.Column("attempted", sa.Boolean(), server_default=sa.false(), nullable=False))
+    deliveries = sa.table("deliveries", sa.column("attempted", sa.Boolean()), sa.column("attempts", sa.Integer()),
+                          sa.column("sop_uid", sa.String()))  # fmt: skip
+    op.execute(
+        deliveries.update()
+        .where(sa.or_(deliveries.c.attempts > 0, deliveries.c.sop_uid.is_not(None)))
+        .values(attempted=sa.true())
+    )
     op.create_table(
         "retractions",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -48,5 +56,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("rejected_instances")
     op.drop_table("retractions")
+    op.drop_column("deliveries", "attempted")
     op.drop_column("series", "withdrawn_at")
     op.drop_column("series", "ended_at")

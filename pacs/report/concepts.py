@@ -4,7 +4,8 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
 from pacs import codes
-from pacs.codes import PRIVATE_SCHEME, Language, translation
+from pacs.codes import Language, translation
+from pacs.meanings import PRIVATE_SCHEME
 
 
 def concept(value: str, scheme: str, language: Language = "en") -> CodedConcept:

@@ -13,7 +13,8 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
-from pacs.codes import ORGANISATION, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
+from pacs.codes import ORGANISATION, PRIVATE_SCHEME_NAME
+from pacs.meanings import PRIVATE_SCHEME
 from pacs.report import header as headers
 from pacs.report.content import hashed_uid
 from pacs.report.exam import ReportedInstance

@@ -5,13 +5,14 @@ What is invalid in the received header is left empty rather than cut: half an ac
 
 import json
 import re
+from dataclasses import replace
 from datetime import date
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from pacs.report.exam import KeySlice, ReportedInstance
-from pacs.series import SeriesHeader
+from pacs.series import Patient, SeriesHeader
 
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots: ACR-NEMA
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -51,7 +52,7 @@ def evidence(header: SeriesHeader, instance: ReportedInstance, charset: str) -> 
     if _short_text(patient.issuer, 64):
         stub.IssuerOfPatientID = _short_text(patient.issuer, 64)
     stub.PatientBirthDate = valid_date(patient.birth_date)
-    stub.PatientSex = patient.sex.upper() if patient.sex.upper() in ("M", "F", "O") else ""
+    stub.PatientSex = _sex(patient.sex)
     stub.StudyDate, stub.StudyTime = valid_date(header.study_date), _valid_time(header.study_time)
     stub.StudyID = _short_text(header.study_id, 16)
     stub.AccessionNumber = _short_text(header.accession_number, 16)
@@ -61,6 +62,22 @@ def evidence(header: SeriesHeader, instance: ReportedInstance, charset: str) -> 
     if description:
         stub.StudyDescription = description
     return stub
+
+
+def cleaned(header: SeriesHeader) -> SeriesHeader:
+    """Return who and what a header names as a report states it: what is invalid is empty."""
+    patient = header.patient
+    return replace(
+        header,
+        patient=Patient(
+            _short_text(patient.patient_id, 64),
+            _short_text(patient.issuer, 64),
+            _person_name(patient.name),
+            valid_date(patient.birth_date),
+            _sex(patient.sex),
+        ),
+        accession_number=_short_text(header.accession_number, 16),
+    )
 
 
 def image(header: SeriesHeader, key: KeySlice, charset: str) -> Dataset:
@@ -91,6 +108,10 @@ def valid_date(value: str) -> str:
 def valid_zone(value: str) -> str:
     """Return an offset from UTC as ±HHMM, or nothing."""
     return value if _ZONE.fullmatch(value) else ""
+
+
+def _sex(value: str) -> str:
+    return value.upper() if value.upper() in ("M", "F", "O") else ""
 
 
 def _valid_time(value: str) -> str:

@@ -129,7 +129,10 @@ def _reason(exam: UnreportedExam) -> CodedConcept:
 
 
 def _sentences(exam: UnreportedExam) -> tuple[str, ...]:
-    return _SENTENCE[exam.language].format(_reason(exam).meaning), f"{DISCLAIMER[exam.language]}."
+    reason = _reason(exam).meaning
+    # Where there is a result, and only its report is missing, a series was classified.
+    said = f"{reason}." if exam.reason_code == "report_failed" else _SENTENCE[exam.language].format(reason)
+    return said, f"{DISCLAIMER[exam.language]}."
 
 
 def _fingerprint(exam: UnreportedExam) -> str:

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydicom.dataset import Dataset
 
-from pacs.codes import PRIVATE_SCHEME
 from pacs.elements import text
 from pacs.errors import Unreadable
+from pacs.meanings import PRIVATE_SCHEME
 
 _IMPRESSION, _CERTAINTY = ("111023", "DCM"), ("111013", "DCM")
 _MEASUREMENT_GROUP = ("125007", "DCM")

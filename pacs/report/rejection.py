@@ -74,9 +74,18 @@ class RejectionNote:
 
 
 def build_rejection_note(
-    like: Dataset, objects: Sequence[SentObject], grounds: Grounds, moment: datetime, software: str, language: Language
+    like: Dataset,
+    objects: Sequence[SentObject],
+    grounds: Grounds,
+    moment: datetime,
+    software: str,
+    language: Language,
+    number: int = 1,
 ) -> Document:
-    """Build the note that rejects objects, with patient and study as `like` has them. moment: with its zone."""
+    """Build the note that rejects objects, with patient and study as `like` has them. moment: with its zone.
+
+    number: its own among the notes of the study.
+    """
     moment = whole_seconds(moment)
     evidence = [_stub(like, each) for each in objects]
     selection = KeyObjectSelection(
@@ -93,7 +102,7 @@ def build_rejection_note(
             series_instance_uid=hashed_uid("note series", like.StudyInstanceUID),
             series_number=NOTE_SERIES_NUMBER,
             sop_instance_uid=hashed_uid("note", grounds, moment.isoformat(), software, language, *uids),
-            instance_number=1,
+            instance_number=number,
             manufacturer=ORGANISATION,
             contributing_equipment=[software_equipment(software, language)],
             series_description=_WITHDRAWN[language],

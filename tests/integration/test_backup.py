@@ -24,7 +24,8 @@ from worker.backup import back_up
 from worker.database import Database
 from worker.errors import WorkerError
 from worker.restore import restore
-from worker.tables import Base, Series
+from worker.table_base import Base
+from worker.tables import Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 

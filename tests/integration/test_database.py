@@ -14,7 +14,8 @@ from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
 from worker.listing import list_exams
 from worker.states import Completeness, State
-from worker.tables import AuditEvent, Base, Classification, Instance, ModelVersion, Series, SliceResult, Study
+from worker.table_base import Base
+from worker.tables import AuditEvent, Classification, Instance, ModelVersion, Series, SliceResult, Study
 
 
 def add_series(database: Database, uid: str = "1.2.3", **values: object) -> int:

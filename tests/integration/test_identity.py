@@ -190,6 +190,26 @@ def test_nothing_of_the_former_patient_stays_beside_the_new_number(phantoms: Pha
     assert (kept.accession_number, kept.context, changed) == (header.accession_number, header.context, ("PatientSex",))
     with pytest.raises(HeldError):
         IdentityCheck(Saying(same), "hold").apply(header)
+    # What a report cannot state is no difference, on either side.
+    odd = replace(
+        header,
+        patient=replace(header.patient, birth_date="1950.01.02", sex="f"),
+        accession_number="MUCH TOO LONG FOR ONE",
+    )
+    stated = replace(odd, patient=replace(odd.patient, birth_date="19500102", sex="F"), accession_number="")
+    same_study = FoundStudy(
+        header.study_uid,
+        odd.patient.patient_id,
+        "",
+        odd.patient.name,
+        "1950.01.02",
+        "f",
+        odd.accession_number,
+        "",
+        "",
+        (),
+    )
+    assert IdentityCheck(Saying(same_study), "take").changes(stated) == ()
     padded = FoundStudy(
         header.study_uid, header.patient.patient_id, "", header.patient.name + "^^", "", "", "", "", "", ()
     )

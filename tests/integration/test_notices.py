@@ -8,20 +8,24 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from pacs.archive import Archive
-from pacs.codes import LANGUAGES, PRIVATE_SCHEME, Language, translation
+from pacs.codes import LANGUAGES, Language, translation
 from pacs.listener import Listener
+from pacs.meanings import PRIVATE_SCHEME
+from pacs.report import SR_CLASSES
 from pacs.report.reader import read_report
+from pacs.report.rejection import Grounds
 from tests.integration.test_rules import Site, reconstruction, said, uid
 from tests.integration.test_rules import site as site  # noqa: PLC0414 – a fixture
+from tests.integration.test_taking_back import arrive, note_about
 from tests.plant import files
 from tests.report_checks import check_object_with_tools
 from training.phantom import PhantomExam
-from worker import notices
+from worker import notices, restart, retraction
 from worker.database import now
-from worker.sections import DeliverySettings, RuleSettings
+from worker.sections import DeliverySettings, RuleSettings, SelectionSettings
 from worker.tables import Delivery, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
@@ -170,24 +174,20 @@ def test_a_notice_that_waits_for_the_pacs_is_overtaken_by_the_result(
 ) -> None:
     paths = files(phantoms)
     here = site(delivery=AT_ONCE)
-    here.listener.stop()
+    port = away(here)
     here.plant.receive(*paths[:5], age=60)
     here.plant.run()
     assert sent(here) == []
-    port = here.plant.settings.destinations[0].port  # type: ignore[union-attr]
     here.plant.receive(*paths[5:], age=60)
     here.plant.run()
-    here.listener = Listener(Archive(here.archive), ae_title="ARCHIVE", host="127.0.0.1", port=port)
-    here.listener.start()
-    here.plant.deliver_now()
-    here.plant.run()
+    back(here, port)
     (path,) = sent(here)
     report = read_report(dcmread(path))
     assert report.replaces == frozenset()
     assert len(report.sop_uids) > 5
     with here.plant.database.read() as session:
         (row,) = session.query(Delivery).filter_by(object="notice")
-    assert (row.state, row.last_error) == ("refused", "A result came before this was sent.")
+    assert (row.state, row.last_error) == ("refused", "It was true no longer when it could be sent.")
 
 
 def test_a_notice_that_cannot_be_made_is_tried_once_and_says_why(site: Callable[..., Site], phantoms: Phantoms) -> None:
@@ -214,3 +214,169 @@ def test_two_deliverers_make_one_notice(site: Callable[..., Site], phantoms: Pha
     for stage in (one, two, one, two):
         stage.run_one("worker")
     assert len(sent(here)) == 1
+
+
+def away(here: Site) -> int:
+    """Let the PACS go away; return its port."""
+    here.listener.stop()
+    return int(here.plant.settings.destinations[0].port)  # type: ignore[union-attr]
+
+
+def back(here: Site, port: int) -> None:
+    here.listener = Listener(Archive(here.archive), ae_title="ARCHIVE", host="127.0.0.1", port=port)
+    here.listener.start()
+    here.plant.deliver_now()
+    for _ in range(3):
+        here.plant.run()
+
+
+def fail(here: Site, code: str) -> None:
+    with here.plant.database.write() as session:
+        ended = {"state": "failed", "reason_code": code, "reason": "By hand.", "ended_at": now()}
+        session.execute(update(Series).values(**ended))
+
+
+def classify(here: Site) -> None:
+    here.plant.sweep.tick()
+    while here.plant.app.classification().run_one("worker"):
+        pass
+
+
+@pytest.mark.parametrize("pacs", ["here", "away"])
+def test_an_exam_that_had_a_notice_gets_its_report_after_all(
+    site: Callable[..., Site], phantoms: Phantoms, pacs: str
+) -> None:
+    paths = files(phantoms)
+    here = site(delivery=AT_ONCE)
+    port = away(here)
+    here.plant.receive(*paths, age=60)
+    here.plant.sweep.tick()
+    fail(here, "memory")
+    if pacs == "here":
+        back(here, port)
+    here.plant.run()
+    restart.retry(here.plant.database, uid(paths), actor="ana")
+    classify(here)
+    if pacs == "away":
+        back(here, port)
+    for _ in range(3):
+        here.plant.run()
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+    *before, report = map(dcmread, sent(here))
+    assert len(before) == (pacs == "here")
+    assert read_report(report).replaces == {str(notice.SOPInstanceUID) for notice in before}
+    restart.resend(here.plant.database, uid(paths), actor="ana")
+    here.plant.run()
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_notice_says_why_it_is_so_now(site: Callable[..., Site], phantoms: Phantoms, killed: bool) -> None:
+    few = files(phantoms)[:5]
+    here = site(delivery=AT_ONCE)
+    here.plant.receive(*few, age=60)
+    here.plant.sweep.tick()
+    fail(here, "memory")
+    stage = here.plant.app.delivery()
+    if killed:  # between the document and its rows
+        with here.plant.database.read() as session:
+            (series_id,) = session.scalars(select(Series.id))
+        stage._reports.document(series_id, SR_CLASSES[0], "notice")
+    else:
+        stage._prepare_notice()
+    restart.retry(here.plant.database, uid(few), actor="ana")
+    classify(here)
+    for _ in range(3):
+        here.plant.run()
+    assert "The series is too large" not in said(notice_of(here))
+
+
+def test_a_notice_that_waits_is_not_sent_when_the_patient_comes_into_doubt(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    few = files(phantoms)[:5]
+    here = site(delivery=AT_ONCE)
+    port = away(here)
+    here.plant.receive(*few, age=60)
+    here.plant.run()
+    here.plant.receive(*reconstruction(tmp_path, few, 2, PatientID="SOMEBODY ELSE"), age=60)
+    here.plant.run()
+    back(here, port)
+    assert sent(here) == []
+
+
+def test_no_notice_where_nobody_compared_the_patients(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    few = files(phantoms)[:5]
+    here = site(delivery=AT_ONCE)
+    here.plant.receive(*few, *reconstruction(tmp_path, few, 2, PatientID="SOMEBODY ELSE"), age=60)
+    here.plant.sweep.tick()
+    fail(here, "worker_died")
+    here.plant.run()
+    assert sent(here) == []
+
+
+def test_no_notice_about_images_that_were_rejected(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    few = files(phantoms)[:5]
+    here = site(delivery=AT_ONCE)
+    here.plant.receive(*few, age=60)
+    classify(here)
+    here.plant.app.delivery()._prepare_notice()
+    arrive(here.plant, note_about(few, Grounds.WRONG_WORKLIST_ENTRY))
+    for _ in range(3):
+        here.plant.run()
+    assert here.plant.exam(uid(few))["reason_code"] == "source_rejected"
+    assert sent(here) == []
+
+
+def test_no_notice_beside_a_result(site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path) -> None:
+    """The report is at one PACS, another one refused it: then there is a result all the same."""
+    whole = files(phantoms)
+    here = site(delivery=AT_ONCE, selection=SelectionSettings(others="classify"))
+    here.plant.receive(*whole, age=60)
+    here.plant.run()
+    fail(here, "delivery_refused")
+    here.plant.receive(*reconstruction(tmp_path, whole, 3, every=6), age=60)
+    here.plant.run()
+    assert len(sent(here)) == 1
+
+
+def test_a_result_whose_report_cannot_be_made_is_told_as_such(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site(delivery=AT_ONCE)
+    here.plant.receive(*files(phantoms), age=60)
+    classify(here)
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.reports.build_report", lambda *_: 1 / 0)
+        here.plant.app.delivery()._prepare_one()
+    for _ in range(2):
+        here.plant.run()
+    sentences = said(notice_of(here))
+    assert "The report of the result could not be made." in sentences
+    assert not [sentence for sentence in sentences if sentence.startswith("No series")]
+
+
+def test_what_the_rules_leave_out_is_not_told_where_it_died_before_they_were_asked(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    here = site(delivery=AT_ONCE, rules=(RuleSettings(name="none", does="scope", patients=("nobody",)),))
+    here.plant.receive(*files(phantoms), age=60)
+    here.plant.sweep.tick()
+    fail(here, "worker_died")
+    here.plant.run()
+    assert sent(here) == []
+
+
+def test_a_notice_that_was_taken_back_is_not_replaced(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site(delivery=AT_ONCE)
+    here.plant.receive(*paths[:5], age=60)
+    here.plant.run()
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    here.plant.receive(*paths[5:], age=60)
+    here.plant.run()
+    restart.reprocess(here.plant.database, here.plant.settings.data_dir, uid(paths), actor="ana")
+    here.plant.run()
+    assert read_report(dcmread(sent(here)[-1])).replaces == frozenset()

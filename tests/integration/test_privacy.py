@@ -23,7 +23,8 @@ from worker.errors import SettingsError
 from worker.logs import DiscreetFormatter
 from worker.privacy import Identities
 from worker.sections import PrivacySettings
-from worker.tables import Base, Series
+from worker.table_base import Base
+from worker.tables import Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 

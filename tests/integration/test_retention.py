@@ -20,7 +20,8 @@ from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
 from worker.liveness import Watch
 from worker.states import State
-from worker.tables import AuditEvent, Base, Delivery, Series
+from worker.table_base import Base
+from worker.tables import AuditEvent, Delivery, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 

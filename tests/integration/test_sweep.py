@@ -18,6 +18,7 @@ from pacs.listener import Listener
 from pacs.report.reader import read_report
 from pacs.spool import Spool
 from tests.datasets import SERIES, STUDY, ct, write
+from tests.integration.test_rules import reconstruction
 from tests.plant import Plant, files
 from training.phantom import PhantomExam
 from worker import assembly, restart
@@ -80,6 +81,33 @@ def test_a_series_whose_files_are_gone_keeps_nobody_waiting(plant: Plant, tmp_pa
     plant.receive(*write(tmp_path / "again", *[ct(number) for number in range(1, 4)]), age=60)
     plant.sweep.tick()
     assert plant.exam(series.series_uid)["state"] == "queued"
+
+
+def test_a_series_whose_files_are_gone_lets_another_one_speak(
+    plant: Plant, tmp_path: Path, phantoms: tuple[Path, list[PhantomExam]]
+) -> None:
+    whole = files(phantoms)
+    plant.app.registry.import_bundle("demo", actor="test")
+    other = reconstruction(tmp_path, whole[:-2], 5)
+    plant.receive(*whole)
+    plant.sweep.tick()
+    plant.receive(*other, age=4000)
+    plant.sweep.tick()
+
+    def age() -> None:
+        with plant.database.write() as session:
+            session.execute(update(Series).values(last_instance_at=now() - timedelta(days=1)))
+
+    age()
+    plant.app.classification().run_one("worker")
+    aside = str(dcmread(other[0]).SeriesInstanceUID)
+    assert plant.exam(aside)["reason_code"] == "not_preferred"
+    shutil.rmtree(plant.app.spool.folder(str(dcmread(whole[0]).StudyInstanceUID), phantoms[1][0].series_uid))
+    age()
+    plant.run()
+    plant.run()
+    assert plant.exam(phantoms[1][0].series_uid)["reason_code"] == "missing_files"
+    assert plant.exam(aside)["state"] == "reported"
 
 
 def test_a_new_sweep_finds_everything_in_the_spool_again(plant: Plant, tmp_path: Path, database: Database) -> None:

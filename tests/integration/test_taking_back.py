@@ -1,9 +1,13 @@
 """Results that are taken back, by a person or because a rejection note came for their images (IHE IOCM)."""
 
+import os
+import tarfile
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,11 +34,16 @@ from tests.plant import Plant, files
 from tests.report_checks import check_object_with_tools
 from tests.servers import Orthanc, free_port, wait_for
 from training.phantom import PhantomExam
-from worker import exams, restart, retraction
+from worker import exams, restart, retention, retraction
+from worker.backup import back_up
+from worker.commands.pause import _left as left_to_do
 from worker.database import now
 from worker.errors import BusyError, NotFoundError, WorkerError
-from worker.sections import DestinationSettings
+from worker.objects import sop_classes
+from worker.rejections import RejectionNotes
+from worker.sections import DestinationSettings, SelectionSettings
 from worker.tables import AuditEvent, Delivery, RejectedInstance, Series
+from worker.worklist import gather
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -111,7 +120,7 @@ def test_everything_that_was_sent_is_taken_back_by_one_note(
     with here.plant.database.read() as session:
         (event,) = session.scalars(select(AuditEvent).where(AuditEvent.action == "result taken back"))
     assert (event.actor, event.detail["grounds"]) == ("ana", "113037")
-    with pytest.raises(WorkerError, match="has no result that could be taken back"):
+    with pytest.raises(WorkerError, match="was taken back already"):
         retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
 
 
@@ -127,7 +136,7 @@ def test_what_was_not_sent_yet_never_goes_out(site: Callable[..., Site], phantom
     here.plant.run()
     assert list(here.archive.rglob("*.dcm")) == []
     (row,) = here.plant.exam(uid(paths))["deliveries"]
-    assert row["last_error"] == "The result was taken back before this was sent."
+    assert row["last_error"] == "The result was taken back."
 
 
 def test_a_report_that_was_made_while_it_was_taken_back_gets_no_rows(
@@ -352,8 +361,6 @@ def test_our_own_note_that_comes_back_starts_nothing(site: Callable[..., Site], 
 
 
 def test_an_erased_exam_forgets_what_was_rejected_of_it(site: Callable[..., Site], phantoms: Phantoms) -> None:
-    from worker import retention
-
     paths = files(phantoms)
     here = site()
     here.plant.receive(*paths, age=60)
@@ -418,3 +425,254 @@ def notes(pacs: Orthanc) -> list[Any]:
     query = {"Level": "Series", "Query": {"Modality": "KO"}}
     found = requests.post(f"http://127.0.0.1:{pacs.http}/tools/find", json=query, timeout=20).json()
     return [instance for series in found for instance in pacs.get(f"/series/{series}")["Instances"]]
+
+
+def run(here: Site, times: int = 3) -> None:
+    for _ in range(times):
+        here.plant.run()
+
+
+def classify(here: Site) -> None:
+    here.plant.sweep.tick()
+    while here.plant.app.classification().run_one("worker"):
+        pass
+
+
+def test_no_revision_of_a_result_that_was_taken_back_goes_out(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths[:-4], age=60)
+    classify(here)
+    here.plant.receive(*paths[-4:], age=60)
+    classify(here)
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    run(here)
+    assert list(here.archive.rglob("*.dcm")) == []
+    # Nor does a destination that comes later change that.
+    (known,) = here.plant.settings.destinations
+    here.plant.app.settings = here.plant.settings.model_copy(
+        update={"destinations": (known, known.model_copy(update={"name": "second"}))}
+    )
+    here.plant.app.__dict__.pop("destinations", None)
+    here.plant.sweep = here.plant.app.sweep()
+    run(here)
+    assert list(here.archive.rglob("*.dcm")) == []
+    assert left_to_do(here.plant.app) is None
+
+
+def test_every_note_counts(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site(selection=SelectionSettings(min_slices=3))
+    here.plant.receive(*paths[:-2], age=60)
+    run(here)
+    for first in (0, 2):
+        arrive(here.plant, note_about(paths[first : first + 2]))
+        run(here)
+    rejected = {str(dcmread(path).SOPInstanceUID) for path in paths[:4]}
+    assert not read_report(sent(here, "SR")[-1]).sop_uids & rejected
+    assert (len(sent(here, "SR")), len(sent(here, "KO"))) == (3, 2)
+    here.plant.receive(*paths[-2:], age=60)
+    run(here)
+    assert here.plant.exam(uid(paths))["slice_count"] == len(paths) - 4
+    with here.plant.database.read() as session:
+        counts = session.scalars(select(Series.instance_count).order_by(Series.revision)).all()
+    assert counts == [len(paths) - 2, len(paths) - 4, len(paths) - 6, len(paths) - 4]
+
+
+def test_a_note_counts_after_a_result_was_taken_back_and_said_again(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    run(here)
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    run(here)
+    restart.reprocess(here.plant.database, here.plant.settings.data_dir, uid(paths), actor="ana")
+    run(here)
+    arrive(here.plant, note_about(paths))
+    run(here)
+    assert here.plant.exam(uid(paths))["reason_code"] == "source_rejected"
+    assert len(sent(here, "KO")) == 2
+
+
+def test_a_note_that_comes_with_late_slices_takes_the_earlier_report_back(
+    site: Callable[..., Site], phantoms: Phantoms
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths[:-2], age=60)
+    run(here)
+    here.plant.receive(*paths[-2:])
+    here.plant.sweep.tick()
+    assert here.plant.exam(uid(paths))["state"] == "receiving"
+    arrive(here.plant, note_about(paths))
+    run(here)
+    assert len(sent(here, "KO")) == 1
+    for path in (here.plant.app.spool.root / "series").rglob("*.dcm"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    here.plant.sweep = here.plant.app.sweep()
+    run(here)
+    late = here.plant.exam(uid(paths))
+    assert (late["revision"], late["state"], late["reason_code"]) == (2, "rejected", "source_rejected")
+
+
+def test_what_is_sent_again_was_sent(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    run(here)
+    restart.resend(here.plant.database, uid(paths), actor="ana")
+    assert retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana") == ["pacs"]
+    assert left_to_do(here.plant.app) is not None, "a note is still to be sent"
+    with pytest.raises(WorkerError, match="has not arrived yet"):
+        retention.forget(here.plant.database, here.plant.settings.data_dir, uid(paths), actor="ana")
+    with pytest.raises(WorkerError, match=r"was taken back already, on .* by ana\."):
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    run(here)
+    assert len(sent(here, "KO")) == 1
+    exam = here.plant.exam(uid(paths))
+    assert (exam["verdict"], exam["certainty"], exam["probabilities"]) == (None, None, None)
+
+
+def test_a_refused_note_about_an_earlier_revision_is_seen(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    run(here)
+    arrive(here.plant, note_about(paths[:2]))
+    deliver = DimseDestination.deliver
+
+    def refuse(self: DimseDestination, offer: Any) -> Any:
+        if offer.sop_classes == sop_classes("retraction"):
+            raise Refused("The PACS takes no Key Object Selection.")
+        return deliver(self, offer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DimseDestination, "deliver", refuse)
+        run(here)
+    exam = here.plant.exam(uid(paths))
+    assert exam["state"] == "reported"
+    assert [row["state"] for row in exam["deliveries"] if row["object"] == "retraction"] == ["refused"]
+    restart.retry(here.plant.database, uid(paths), actor="ana")
+    run(here)
+    assert len(sent(here, "KO")) == 1
+    assert here.plant.exam(uid(paths))["state"] == "reported"
+
+
+def test_one_odd_note_keeps_no_other_waiting(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    run(here)
+    odd = note_about(paths[:1])
+    arrive(here.plant, odd)
+    arrive(here.plant, note_about(paths))
+    apply = RejectionNotes._apply
+
+    def fail(self: RejectionNotes, note: RejectionNote) -> None:
+        if note.sop_uid == str(dcmread(BytesIO(odd)).SOPInstanceUID):
+            raise ValueError("odd")
+        apply(self, note)
+
+    monkeypatch.setattr(RejectionNotes, "_apply", fail)
+    run(here)
+    assert here.plant.exam(uid(paths))["reason_code"] == "source_rejected"
+    assert len(here.plant.app.spool.notes()) == 1
+
+
+def test_a_note_may_be_long(site: Callable[..., Site], phantoms: Phantoms) -> None:
+    """Longer than a database takes values in one question."""
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    run(here)
+    note = dcmread(BytesIO(note_about(paths)))
+    listed = note.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    for number in range(70000):
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = listed[0].ReferencedSOPClassUID, f"1.2.3.{number}"
+        listed.append(item)
+    buffer = BytesIO()
+    note.save_as(buffer)
+    arrive(here.plant, buffer.getvalue())
+    run(here)
+    assert here.plant.app.spool.notes() == []
+    assert here.plant.exam(uid(paths))["reason_code"] == "source_rejected"
+
+
+def test_a_sender_that_hung_is_followed_by_the_note_again(
+    site: Callable[..., Site], phantoms: Phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths, age=60)
+    classify(here)
+    stage = here.plant.app.delivery()
+    deliver = DimseDestination.deliver
+
+    def hang(self: DimseDestination, offer: Any) -> Any:
+        monkeypatch.setattr(DimseDestination, "deliver", deliver)
+        with here.plant.database.write() as session:
+            session.execute(update(Delivery).values(lease_until=now() - timedelta(seconds=1)))
+        retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+        here.plant.run()
+        assert list(here.archive.rglob("*.dcm")) == [], "the note waits for what may still be sent"
+        return deliver(self, offer)
+
+    monkeypatch.setattr(DimseDestination, "deliver", hang)
+    while stage.run_one("worker"):
+        pass
+    run(here)
+    assert (len(sent(here, "SR")), len(sent(here, "KO"))) == (1, 1)
+    assert here.plant.exam(uid(paths))["state"] == "rejected"
+
+
+def test_the_worklist_shows_again_what_a_report_that_was_taken_back_replaced(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    whole = files(phantoms)
+    here = site()
+    soft = reconstruction(tmp_path, whole, 1, ConvolutionKernel="B30f", SliceThickness="1")
+    thin = reconstruction(tmp_path, whole, 3, ConvolutionKernel="B70f", SliceThickness="1")
+    for paths in (soft, thin):
+        here.plant.receive(*paths, age=60)
+        run(here)
+    assert read_report(sent(here, "SR")[1]).replaces
+    arrive(here.plant, note_about(thin))
+    run(here)
+
+    class Pacs:
+        def studies(self, _query: Any) -> list[Any]:
+            return [SimpleNamespace(study_uid="1.2")]
+
+        def series(self, _study: str) -> list[Any]:
+            return [SimpleNamespace(series_uid=modality, modality=modality) for modality in ("SR", "KO")]
+
+        def read(self, series: Any) -> list[Dataset]:
+            return sent(here, series.modality)
+
+    pacs: Any = Pacs()
+    (entry,) = gather(pacs, "20200101-", None, lambda *_said: None)
+    assert entry.report.series_uids == {uid(soft)}
+
+
+def test_what_is_not_sent_yet_can_be_taken_back_after_a_restore(
+    site: Callable[..., Site], phantoms: Phantoms, tmp_path: Path
+) -> None:
+    """The note names what an earlier revision sent, and takes the patient from it."""
+    paths = files(phantoms)
+    here = site()
+    here.plant.receive(*paths[:-4], age=60)
+    run(here)
+    here.plant.receive(*paths[-4:], age=60)
+    run(here)
+    retraction.retract(here.plant.database, uid(paths), Grounds.SAFETY, actor="ana")
+    kept = tmp_path / "backup.tar"
+    back_up(here.plant.database, here.plant.settings.data_dir, kept)
+    with tarfile.open(kept) as archive:
+        assert sum("reports/" in name for name in archive.getnames()) == 2

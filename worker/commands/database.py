@@ -5,7 +5,7 @@ import typer
 from worker import console
 from worker.commands.context import application
 
-app = typer.Typer(no_args_is_help=True, help="The database.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The database.")
 
 
 @app.callback()

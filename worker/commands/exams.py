@@ -16,7 +16,7 @@ from worker.errors import UnavailableError
 from worker.listing import list_exams, show_exam
 from worker.tables import Series
 
-app = typer.Typer(no_args_is_help=True, help="The exams.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The exams.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Because = Literal["quality", "safety", "worklist"]
 SeriesUid = Annotated[str, typer.Argument(help="Series Instance UID.")]
@@ -87,7 +87,8 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
         console.say(f"{wording.name(key, language):20} {_plain(key, value, language)}")
     for row in deliveries:
         error = f": {row['last_error']}" if row["last_error"] else ""
-        said = wording.sentence("delivery", language, **row | {"state": wording.value(row["state"], language)})
+        words = {key: wording.value(row[key], language) for key in ("object", "state")}
+        said = wording.sentence("delivery", language, **row | words)
         console.say(f"{wording.name('delivery', language):20} {said}{error}")
     heads = [wording.name(key, language) for key in ("instance", "position_mm", "lung", "note")]
     classes = [short_name(each, language) for each in shown["probabilities"] or {}]
@@ -219,6 +220,8 @@ def _plain(key: str, value: Any, language: Language) -> str:
         return ", ".join(f"{short_name(each, language)} {percent(part)}" for each, part in value.items())
     if isinstance(value, list):
         return "; ".join(map(str, value))
+    if isinstance(value, float):
+        return percent(value) if key == "certainty" else f"{value:.2f}"
     if key in ("reason_code", "completeness"):
         return wording.reason(value, language)
     return short_name(value, language) if key == "verdict" else wording.value(str(value), language)

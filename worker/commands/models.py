@@ -10,7 +10,7 @@ from worker.commands.context import application
 from worker.registry import as_json
 from worker.tables import TrainingRun
 
-app = typer.Typer(no_args_is_help=True, help="The models.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The models.")
 # A retraining that has made no model yet, in the list of models.
 _NO_MODEL = dict.fromkeys(
     ("name", "version", "architecture", "bundle_sha256", "parent", "path", "imported_at", "imported_by", "metrics")

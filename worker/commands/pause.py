@@ -11,7 +11,7 @@ from worker.application import Application
 from worker.commands.context import application
 from worker.errors import WorkerError
 from worker.states import DeliveryState, State
-from worker.tables import Delivery, Series
+from worker.tables import RETRACTION, Delivery, Series
 
 _LOOK_SECONDS = 0.5
 _UNDER_WAY = (State.RECEIVING, State.QUEUED, State.CLASSIFYING)
@@ -75,6 +75,9 @@ def _left(app: Application) -> str | None:
             else select(func.count()).where(Delivery.state == DeliveryState.PENDING)
         ) or 0  # fmt: skip
         known = set(session.scalars(select(Series.series_uid)))
+        unsent += session.scalar(
+            select(func.count()).where(Delivery.state == DeliveryState.PENDING, Delivery.object == RETRACTION)
+        ) or 0  # fmt: skip
     new = sum(series_uid not in known for _study, series_uid in spooled)
     if not exams + unsent + new:
         return None

@@ -20,7 +20,7 @@ from worker.errors import WorkerError
 from worker.exams import NOT_PREFERRED
 from worker.rules import Scope, Standing
 
-app = typer.Typer(no_args_is_help=True, help="The rules about which exams are taken.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The rules about which exams are taken.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -1,6 +1,7 @@
 """What `reticula exams` and `reticula worklist` say to a reader, in each language."""
 
-from pacs.codes import LANGUAGES, PRIVATE_SCHEME, Language, translation
+from pacs.codes import LANGUAGES, Language, translation
+from pacs.meanings import PRIVATE_SCHEME
 
 # By the names that the JSON has: (English, Brazilian Portuguese, Spanish).
 _NAMES = {
@@ -55,16 +56,41 @@ _VALUES = {
     "pending": ("pending", "pendente", "pendiente"),
     "delivered": ("delivered", "entregue", "entregado"),
     "refused": ("refused", "recusado", "rechazado"),
+    "sr": ("report", "relatório", "informe"),
+    "summary": ("summary page", "página de resumo", "página de resumen"),
+    "pdf": ("PDF", "PDF", "PDF"),
+    "notice": ("notice", "aviso", "aviso"),
+    "retraction": ("rejection note", "nota de rejeição", "nota de rechazo"),
     "True": ("yes", "sim", "sí"),
     "False": ("no", "não", "no"),
+}
+# Reason codes that no report states; those that one does stand with its codes.
+_REASONS = {
+    "retracted": ("retracted", "resultado retirado", "resultado retirado"),
+    "retraction_refused": ("retraction_refused", "retirada recusada", "retirada rechazada"),
+    "source_rejected": ("source_rejected", "imagens rejeitadas", "imágenes rechazadas"),
+    "not_preferred": ("not_preferred", "outra série fala pelo estudo", "otra serie habla por el estudio"),
+    "out_of_scope": ("out_of_scope", "fora do escopo", "fuera del alcance"),
+    "excluded": ("excluded", "excluído por regra", "excluido por regla"),
+    "patient_conflict": ("patient_conflict", "conflito de pacientes", "conflicto de pacientes"),
+    "mixed_patients": ("mixed_patients", "mais de um paciente", "más de un paciente"),
+    "mixed_series": ("mixed_series", "mais de uma série", "más de una serie"),
+    "unreadable": ("unreadable", "ilegível", "ilegible"),
+    "not_ct": ("not_ct", "não é TC", "no es TC"),
+    "localizer": ("localizer", "localizador", "localizador"),
+    "page": ("page", "páginas de dose ou protocolo", "páginas de dosis o protocolo"),
+    "not_reportable": ("not_reportable", "não pode ser relatado", "no se puede informar"),
+    "delivery_refused": ("delivery_refused", "entrega recusada", "entrega rechazada"),
+    "identity_changed": ("identity_changed", "paciente diferente no PACS", "paciente distinto en el PACS"),
+    "settings": ("settings", "configuração", "configuración"),
 }
 _SENTENCES = {
     "slices": ("{classified} of {total}", "{classified} de {total}", "{classified} de {total}"),
     "key_slice": ("key slice {rank}", "corte-chave {rank}", "corte clave {rank}"),
     "delivery": (
-        "{object} to {destination}: {state} after {attempts} attempts",
-        "{object} para {destination}: {state} após {attempts} tentativas",
-        "{object} a {destination}: {state} tras {attempts} intentos",
+        "{object} to {destination}: {state} (attempts: {attempts})",
+        "{object} para {destination}: {state} (tentativas: {attempts})",
+        "{object} a {destination}: {state} (intentos: {attempts})",
     ),
     "left_out": (
         "Series {uid} is left out: {why}",
@@ -89,7 +115,9 @@ def reason(code: str | None, language: Language) -> str:
     """Return why an exam has no result, or no decided one; in English the code, which scripts know too."""
     if code is None:
         return ""
-    return code if language == "en" else translation(code, PRIVATE_SCHEME, language) or code
+    if language == "en":
+        return code
+    return translation(code, PRIVATE_SCHEME, language) or _said(_REASONS, code, language)
 
 
 def sentence(key: str, language: Language, **values: object) -> str:

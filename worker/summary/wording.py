@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pacs import codes
-from pacs.codes import PRIVATE_SCHEME, Language
+from pacs.codes import Language
+from pacs.meanings import PRIVATE_SCHEME
 from pacs.report.exam import ReportedExam
 from pacs.report.header import valid_date
 

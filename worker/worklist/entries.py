@@ -41,8 +41,8 @@ def gather(source: Source, dates: str, viewer: str | None, complain: Complain) -
     `complain` is told of series that cannot be read.
     """
     rejected: set[str] = set()
-    reports = list(_reports(source, dates, complain, rejected))
-    replaced = {uid for report in reports for uid in report.replaces} | rejected
+    reports = [report for report in list(_reports(source, dates, complain, rejected)) if report.sop_uid not in rejected]
+    replaced = {uid for report in reports for uid in report.replaces}
     newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
     return ordered(_entry(report, viewer) for report in newest.values())
 
