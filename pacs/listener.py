@@ -8,6 +8,7 @@ a broker is needed here.
 
 import ipaddress
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -23,6 +24,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pacs.acceptance import accepted
 from pacs.commitment import PUSH_MODEL, CommitmentService
+from pacs.counts import Counts, LocalCounts
 from pacs.errors import ListenError
 from pacs.intake import SUCCESS, Happening, Intake, Sender
 from pacs.spool import InstanceStore
@@ -50,7 +52,8 @@ class Listener:
     """A running service. With no peers any AE title may connect, but from this machine only.
 
     `witness` is told what an audit trail keeps, in the thread of the association. With `commitment` storage commitment
-    is served, and results of our own requests are taken.
+    is served, and results of our own requests are taken. Several processes can share a port: each is given the socket
+    that listens on it, and what they count together.
     """
 
     def __init__(
@@ -67,8 +70,12 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         witness: Callable[[Happening], None] = lambda _happening: None,
         commitment: CommitmentService | None = None,
+        counts: Counts | None = None,
+        inherited: socket.socket | None = None,
     ) -> None:
         self._store, self._commitment = store, commitment
+        self._counts: Counts = counts or LocalCounts()
+        self._inherited = inherited
         self._peers = frozenset((peer.ae_title, peer.address) for peer in peers)
         self._ae_title, self._address = ae_title, (host, port)
         self._associations, self._per_peer = associations, associations_per_peer
@@ -113,17 +120,30 @@ class Listener:
             server = self._entity.make_server(
                 self._address,
                 evt_handlers=handlers,
-                server_class=partial(Server, limits=self._limits, tls=self._tls),  # type: ignore[arg-type]
+                server_class=partial(  # type: ignore[arg-type]
+                    Server, limits=self._limits, counts=self._counts, tls=self._tls, inherited=self._inherited
+                ),
             )
         except OSError as error:
-            host, port = self._address
-            raise ListenError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one."
-            ) from error
+            raise _cannot_listen(*self._address, error) from error
         self._server = cast("Server", server)
         if self._commitment is not None:
             self._commitment.provider.start()
         threading.Thread(target=server.serve_forever, args=(0.1,), name="listener", daemon=True).start()
+
+    @staticmethod
+    def open_port(host: str, port: int) -> socket.socket:
+        """Return a socket that listens, for several processes. Raises ListenError where the address cannot be had."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((host, port))
+            opened.listen(Server.request_queue_size)
+        except OSError as error:
+            opened.close()
+            raise _cannot_listen(host, port, error) from error
+        return opened
 
     def stop(self, grace_seconds: float = 0) -> None:
         """Take no more associations; give those that are open so long to end by themselves, then abort them."""
@@ -170,18 +190,20 @@ class Listener:
         if reason is not None:
             return _NO_ROOM, reason
         with self._lock:
-            self._open = {each: known for each, known in self._open.items() if each.is_alive()}
-            of_peer = [each for each in self._open.values() if each.peer == requestor.peer]
-            if len(of_peer) >= self._per_peer:
-                return _TOO_MANY, f"this peer has {len(of_peer)} already"
-            if len(self._open) >= self._associations:
-                return _TOO_MANY, f"there are {len(self._open)} already"
+            for each in [each for each in self._open if not each.is_alive()]:
+                self._counts.dismiss(self._open.pop(each).ticket)
+            admitted = self._counts.admit(requestor.peer, self._associations, self._per_peer)
+            if isinstance(admitted, str):
+                return _TOO_MANY, admitted
+            requestor.ticket = admitted
             self._open[association] = requestor
         return None
 
     def _on_closed(self, event: Any) -> None:
         with self._lock:
             known = self._open.pop(event.assoc, None)
+            if known is not None:
+                self._counts.dismiss(known.ticket)
         if known is not None and known.received:
             self._witness(Happening("received", known.calling, known.address, received=known.received))
 
@@ -203,6 +225,10 @@ class Listener:
         return taken.status
 
 
+def _cannot_listen(host: str, port: int, error: OSError) -> ListenError:
+    return ListenError(f"Cannot listen on {host}:{port}: {error.strerror}. Set listener.port to a free one.")
+
+
 @dataclass
 class _Open:
     """An association that is open: who has it, and how many instances of which study came by it."""
@@ -210,6 +236,7 @@ class _Open:
     calling: str
     address: str
     received: dict[str, int] = field(default_factory=dict)
+    ticket: int = -1
 
     @property
     def peer(self) -> tuple[str, str]:

@@ -20,9 +20,11 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from pacs.counts import Counts
 from pacs.discreet import said
+from pacs.reactor import PromptSocket, wake_up
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +61,48 @@ class Server(ThreadedAssociationServer):
 
     request_queue_size = 64
 
-    def __init__(self, *args: Any, limits: Limits, tls: ssl.SSLContext | None = None, **options: Any) -> None:
-        self.limits, self.tls = limits, tls
+    def __init__(
+        self,
+        *args: Any,
+        limits: Limits,
+        counts: Counts,
+        tls: ssl.SSLContext | None = None,
+        inherited: socket.socket | None = None,
+        **options: Any,
+    ) -> None:
+        self.limits, self.counts, self.tls = limits, counts, tls
+        self._inherited = inherited
         self._lock = threading.Lock()
-        self._receiving = 0
         self._starting = 0  # connections on their way to an association
         super().__init__(*args, **{**options, "request_handler": _Connection})
         self.contexts = [_Context.of(context) for context in self.contexts]
+
+    def server_bind(self) -> None:
+        """Take the address, or the socket that listens on it for several processes."""
+        if self._inherited is None:
+            super().server_bind()
+            return
+        self.socket.close()  # type: ignore[union-attr]
+        self.socket = self._inherited
+        # Another process may be faster: whoever finds nobody to accept goes on waiting.
+        self._inherited.setblocking(False)
+        self.server_address = self._inherited.getsockname()
+
+    def server_close(self) -> None:
+        """Listen no more; where others share the socket they go on."""
+        if self._inherited is None:
+            super().server_close()
+        else:
+            self._inherited.close()
+
+    def server_activate(self) -> None:
+        """Listen, where the socket does not do so already."""
+        if self._inherited is None:
+            super().server_activate()
+
+    def service_actions(self) -> None:
+        """Tell the other processes how many connections there are here."""
+        self.counts.connections(self._connected())
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection and nothing else: the handshake is its own thread's."""
@@ -78,8 +115,7 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Close a connection at once where there are too many."""
-        with self._lock:
-            connected = len(self.active_associations) + self._starting
+        connected = self.counts.connections(self._connected())
         if connected < self.limits.connections:
             return True
         logger.warning("Connection from %s closed: %d are open already.", client_address[0], connected)
@@ -105,11 +141,11 @@ class Server(ThreadedAssociationServer):
 
     def reserve(self, size: int) -> bool:
         """Count the bytes of a message under way (fewer, where negative); False where that would be too many."""
+        return self.counts.reserve(size, self.limits.receiving)
+
+    def _connected(self) -> int:
         with self._lock:
-            if size > 0 and self._receiving + size > self.limits.receiving:
-                return False
-            self._receiving += size
-            return True
+            return len(self.active_associations) + self._starting
 
 
 class _Context(PresentationContext):
@@ -170,17 +206,18 @@ class _Connection(RequestHandler):
         association = super()._create_association()
         # pynetdicom's socket has told of the connection, and ours tells of it again.
         association.dul.event_queue.get_nowait()
-        association.dul.socket = _BoundedSocket(association, self.request, self.server)
+        association.dul.socket = connection = _BoundedSocket(association, self.request, self.server)
+        wake_up(association, connection)
         machine = association.dul.state_machine
         machine.do_action = partial(_act, association, machine.do_action)  # type: ignore[method-assign]
         return association
 
 
-class _BoundedSocket(AssociationSocket):
+class _BoundedSocket(PromptSocket):
     """Reads whole PDUs within the limits; what goes beyond them ends the connection."""
 
     def __init__(self, association: Association, connection: Any, server: Server) -> None:
-        super().__init__(association, client_socket=connection)
+        super().__init__(association, connection)
         self._server = server
         self._message = 0
 
@@ -204,6 +241,7 @@ class _BoundedSocket(AssociationSocket):
             if not count:
                 break
             filled += count
+            self.acknowledge()
         view.release()
         del received[filled:]
         return received

@@ -22,8 +22,9 @@ from worker.settings import Settings
 class Installation:
     """`reticula` with a data folder of its own."""
 
-    def __init__(self, folder: Path, extra: str = "", **environment: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, extra: str = "", *, listeners: int = 1, **environment: str) -> None:
+        # Each process costs a second to start, and most tests need one.
+        self.folder, self.listeners = folder, listeners
         self.port = free_port()
         self.data = folder / "data"
         self.config = folder / "reticula.toml"
@@ -35,7 +36,8 @@ class Installation:
         self._database = Database(url or f"sqlite:///{self.data / 'reticula.sqlite3'}")
 
     def write(self, extra: str) -> None:
-        tables = f'data_dir = "{self.data}"\n[listener]\nport = {self.port}\nquiet_seconds = 1.5\n'
+        tables = f'data_dir = "{self.data}"\n[listener]\nport = {self.port}\n'
+        tables += f"processes = {self.listeners}\nquiet_seconds = 1.5\n"
         scalars, _, rest = extra.partition("\n[")
         self.config.write_text(f"{scalars}\n{tables}\n{'[' + rest if rest else ''}\n", encoding="utf-8")
 

@@ -8,31 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
+from worker.connections import make_destination, make_source, secret, tls_identity
 from worker.database import Database
 from worker.errors import WorkerError
 from worker.registry import Registry
-from worker.sections import (
-    AuthSettings,
-    DestinationSettings,
-    DicomwebSettings,
-    DicomwebSourceSettings,
-    HttpTlsSettings,
-    SourceSettings,
-    TlsSettings,
-)
 from worker.settings import Settings
 from worker.switches import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket
 
+    from pacs.counts import SharedCounts
     from pacs.destinations import Destination
     from pacs.listener import Listener
     from pacs.retrieval import Source
     from pacs.spool import Spool
-    from pacs.tls import Identity
     from worker.audit_relay import AuditRelay
     from worker.broker import Broker
     from worker.commitments import CommitmentInbox
@@ -175,8 +166,8 @@ class Application:
 
         return Expectations(self.source(named, _ANSWER_SECONDS))
 
-    def listener(self) -> "Listener":
-        """A listener that stores into the spool."""
+    def listener(self, part: int = 0, inherited: "socket | None" = None) -> "Listener":
+        """A listener that stores into the spool; of several that share a port, which they inherit, number `part`."""
         from pacs.commitment import CommitmentProvider, CommitmentService, Requestor
         from pacs.listener import Listener, Peer
         from pacs.tls import client_context, server_context
@@ -186,7 +177,7 @@ class Application:
         identity = tls_identity(configured.tls)
         provider = CommitmentProvider(
             self.spool,
-            self.settings.data_dir / "commitments" / "requests",
+            self._commitment_requests(part),
             ae_title=configured.ae_title,
             ports={
                 Requestor(peer.ae_title, str(peer.address)): peer.port
@@ -216,6 +207,36 @@ class Application:
             tls=None if identity is None else server_context(identity),
             witness=self.journal.witness,
             commitment=CommitmentService(provider, self.commitments.put),
+            counts=None if inherited is None else self._shared_counts(part),
+            inherited=inherited,
+        )
+
+    def prepare_listeners(self) -> None:
+        """Leave nothing behind of listeners that ran before, which may have been more."""
+        self._counts_file.unlink(missing_ok=True)
+        first = self._commitment_requests(0)
+        for left in first.glob("*/*.json"):
+            if int(left.parent.name) >= self.settings.listener.processes:
+                left.rename(first / left.name)
+
+    def _commitment_requests(self, part: int) -> Path:
+        """Where a listener keeps what it is asked to commit to: each its own, for each answers what it was asked."""
+        requests = self.settings.data_dir / "commitments" / "requests"
+        return requests if part == 0 else requests / str(part)
+
+    @property
+    def _counts_file(self) -> Path:
+        return self.settings.data_dir / "listener" / f"{self.settings.listener.port}.counts"
+
+    def _shared_counts(self, part: int) -> "SharedCounts":
+        from pacs.counts import SharedCounts
+
+        configured = self.settings.listener
+        return SharedCounts(
+            self._counts_file,
+            part=part,
+            processes=configured.processes,
+            slots=configured.max_associations,
         )
 
     def http_server(self) -> "HttpServer":
@@ -322,68 +343,3 @@ class Application:
             lease,
             notices_after=self.settings.notices_after,
         )
-
-
-def make_destination(configured: DestinationSettings) -> "Destination":
-    """Make the destination that the settings describe."""
-    from pacs.destinations import DicomwebDestination, DimseDestination
-
-    if not isinstance(configured, DicomwebSettings):
-        from pacs.tls import client_context
-
-        identity = tls_identity(configured.tls)
-        return DimseDestination(
-            configured.name,
-            configured.host,
-            configured.port,
-            configured.ae_title,
-            configured.calling_ae,
-            tls=None if identity is None else client_context(identity),
-            commitment=configured.commitment,
-        )
-    return DicomwebDestination(configured.name, configured.url, _credentials(configured.auth), configured.verify)
-
-
-def make_source(configured: SourceSettings, longest: int, timeout: float) -> "Source":
-    """Make the source that the settings describe. longest: bytes that an instance may have."""
-    from pacs.retrieval import DicomwebSource, DimseSource
-
-    if isinstance(configured, DicomwebSourceSettings):
-        credentials = _credentials(configured.auth)
-        return DicomwebSource(configured.name, configured.url, credentials, configured.verify, timeout, longest)
-    from pacs.tls import client_context
-
-    identity = tls_identity(configured.tls)
-    return DimseSource(
-        configured.name,
-        configured.host,
-        configured.port,
-        configured.ae_title,
-        configured.calling_ae,
-        retrieve=configured.retrieve,
-        timeout=timeout,
-        tls=None if identity is None else client_context(identity),
-    )
-
-
-def _credentials(configured: AuthSettings | None) -> tuple[str, str] | str | None:
-    """Return user and password, or a token. Raises SettingsError."""
-    if configured is None:
-        return None
-    if configured.user is None:
-        return secret(configured.token, configured.token_file)
-    return configured.user, secret(configured.password, configured.password_file)
-
-
-def secret(here: SecretStr | None, file: Path | None) -> str:
-    """Return a password or token that stands in the settings or in a file. Raises SettingsError."""
-    from worker.secrets import read_secret
-
-    return here.get_secret_value() if here is not None else read_secret(file or Path())
-
-
-def tls_identity(configured: TlsSettings | HttpTlsSettings | None) -> "Identity | None":
-    """Return what TLS needs, or None where it is not set."""
-    from pacs.tls import Identity
-
-    return None if configured is None else Identity(configured.certificate, configured.key, configured.authorities)

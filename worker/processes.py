@@ -61,7 +61,10 @@ def command(*arguments: str) -> list[str]:
 
 @dataclass
 class Child:
-    """A supervised process: `command` is started again when it dies, or where the watch says that it is stuck."""
+    """A supervised process: `command` is started again when it dies, or where the watch says that it is stuck.
+
+    inherits: file descriptors that it gets.
+    """
 
     name: str
     command: Sequence[str]
@@ -72,6 +75,7 @@ class Child:
     start_at: float = 0.0
     watch: "Watch | None" = None
     look_at: float = 0.0
+    inherits: tuple[int, ...] = ()
 
 
 class Supervisor:
@@ -132,6 +136,7 @@ class Supervisor:
             # A signal for our process group is for us alone: we end the children one by one, in good order.
             start_new_session=True,
             env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
+            pass_fds=child.inherits,
         )
         threading.Thread(target=_listen, args=(child, child.process), daemon=True).start()
 

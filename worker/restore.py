@@ -18,7 +18,7 @@ from sqlalchemy import DateTime, MetaData, Table, func, insert, select, text
 from sqlalchemy.engine import Connection
 
 from pacs.durable import sync_folder
-from worker import audit
+from worker import audit, exams
 from worker.backup import FORMAT, MANIFEST, VERSIONS, reflected
 from worker.database import Database
 from worker.errors import WorkerError
@@ -65,6 +65,7 @@ def restore(database: Database, data_dir: Path, source: Path, *, actor: str) -> 
                 _insert(connection, table, _content(archive, archive.getmember(f"tables/{table.name}.jsonl")))
         _continue_sequences(connection, metadata)
     database.upgrade()
+    exams.end_leases(database, "")  # whoever held anything is not here
     rows = sum(manifest["tables"].values())
     with database.write() as session:
         audit.record(session, "database restored", manifest["made_at"], actor=actor, rows=rows, files=files)

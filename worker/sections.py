@@ -37,6 +37,7 @@ class ListenerSettings(_Section):
     ae_title: AETitle = "RETICULA"
     host: str = "127.0.0.1"
     port: Port = 11112
+    processes: int = Field(default=2, ge=1, le=64)
     quiet_seconds: float = Field(default=30, gt=0)
     settled_seconds: float = Field(default=5, gt=0)
     expected_from: Name | None = None

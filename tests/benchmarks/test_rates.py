@@ -13,6 +13,7 @@ from sqlalchemy import delete
 
 from models.architectures import HounsfieldClassifier, build
 from models.classifier import Classifier
+from tests.benchmarks.conftest import Figures
 from tests.plant import Plant
 from training.phantom import write_phantoms
 from training.phantom.slices import plan_exam, render
@@ -30,7 +31,7 @@ def slices_per_second(classify: Callable[[], int]) -> float:
     return classify() / (time.perf_counter() - started)
 
 
-def test_bundle_against_eager_torch() -> None:
+def test_bundle_against_eager_torch(figures: Figures) -> None:
     """The bundle as it serves against the same weights in eager torch, the same slices, in turn."""
     slices = [image.hu for image in render(plan_exam("NSIP", 3, 0, slices=24))]
     classifier = Classifier.open(demo_bundle())
@@ -54,12 +55,14 @@ def test_bundle_against_eager_torch() -> None:
     pairs = [(slices_per_second(bundle), slices_per_second(eager)) for _ in range(ROUNDS)]
     ours, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(one / other for one, other in pairs)
-    print(f"\nbundle ({classifier.precision}) {ours:.1f} slices/s, eager torch fp32 channels last {peer:.1f} slices/s, "
-          f"ratio {ratio:.2f} (median of {ROUNDS} pairs)")  # fmt: skip
+    figures.add(
+        f"slices through the bundle ({classifier.precision})", f"{ours:.1f} slices/s",
+        f"eager torch fp32, channels last: {peer:.1f} slices/s", ratio, at_least=True,
+    )  # fmt: skip
     assert np.isfinite(ratio)
 
 
-def test_exam_of_300_slices_from_queue_to_result(tmp_path: Path) -> None:
+def test_exam_of_300_slices_from_queue_to_result(tmp_path: Path, figures: Figures) -> None:
     """One worker's exam against the limit of 8 s and 1.5 GB that its users were promised."""
     (exam,) = write_phantoms(tmp_path / "phantoms", seed=5, exams=1, slices=300)
     database = Database(f"sqlite:///{tmp_path / 'bench.sqlite3'}")
@@ -74,13 +77,16 @@ def test_exam_of_300_slices_from_queue_to_result(tmp_path: Path) -> None:
     seconds = time.perf_counter() - started
     result = plant.exam(exam.series_uid)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"\n300 slices, {result['slices_classified']} classified: {seconds:.1f} s with the model's loading, "
-          f"{seconds / 8:.2f} of the limit of 8 s; peak memory of this process {peak:.2f} GiB")  # fmt: skip
+    figures.add(
+        f"exam of 300 slices ({result['slices_classified']} classified), claim to result",
+        f"{seconds:.1f} s with the model's loading, peak {peak:.2f} GiB of this process", "limit 8 s",
+        seconds / 8, at_least=False,
+    )  # fmt: skip
     assert result["state"] == "classified"
     database.dispose()
 
 
-def test_result_objects_of_300_slices(tmp_path: Path) -> None:
+def test_result_objects_of_300_slices(tmp_path: Path, figures: Figures) -> None:
     """The page against its limit of 0.5 s, all result objects against 1.5 s, from SQL and files to stored bytes."""
     (exam,) = write_phantoms(tmp_path / "phantoms", seed=5, exams=1, slices=300)
     database = Database(f"sqlite:///{tmp_path / 'bench.sqlite3'}")
@@ -108,7 +114,9 @@ def test_result_objects_of_300_slices(tmp_path: Path) -> None:
     median = {name: statistics.median(each[name] for each in rounds[1:]) for name in rounds[0]}
     total = statistics.median(sum(each.values()) for each in rounds[1:])
     each = ", ".join(f"{name} {value:.2f} s" for name, value in median.items())
-    print(f"\n300 slices, {len(names)} objects: {each}; "
-          f"page {median['summary'] / 0.5:.2f} of its limit of 0.5 s, all {total:.2f} s, {total / 1.5:.2f} of 1.5 s "
-          f"(medians of {ROUNDS}, after a first round)")  # fmt: skip
+    page = median["summary"]
+    figures.add("summary page of 300 slices", f"{page:.2f} s", "limit 0.5 s", page / 0.5, at_least=False)
+    figures.add(
+        f"all {len(names)} objects of 300 slices", f"{total:.2f} s ({each})", "limit 1.5 s", total / 1.5, at_least=False
+    )
     assert len(names) == 9

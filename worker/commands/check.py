@@ -11,8 +11,9 @@ from models.errors import ModelError
 from pacs.errors import PacsError
 from pacs.tls import client_context, server_context
 from worker import console, retention
-from worker.application import Application, tls_identity
+from worker.application import Application
 from worker.commands.context import application
+from worker.connections import tls_identity
 from worker.errors import UnavailableError, WorkerError
 from worker.secrets import check_secrets
 

@@ -1,5 +1,6 @@
 """The long-running commands: `listen`, `serve`, `work`, `sweep`, and `up`, which runs them all."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,13 +25,23 @@ SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 20.0
 
 
-def listen() -> None:
+def listen(
+    part: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
+    descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Take in instances by C-STORE. Needs neither database nor broker.
 
     Example: reticula --config /etc/reticula/reticula.toml listen
     """
     app = application()
-    _take_in(app, "listener", app.listener)
+    if part is not None and descriptor is not None:
+        inherited = socket.socket(fileno=descriptor)
+        _take_in(app, f"listener {part}", lambda: app.listener(part, inherited))
+    elif app.settings.listener.processes == 1:
+        app.prepare_listeners()
+        _take_in(app, "listener", app.listener)
+    else:
+        _listen_together(app)
 
 
 def serve() -> None:
@@ -101,6 +112,28 @@ def up(
         ),
     ]
     Supervisor(children).run(stop, say_ready)
+
+
+def _listen_together(app: Application) -> None:
+    """Let several processes take in what comes to one port."""
+    from pacs.listener import Listener
+
+    stop = Stop()
+    configured = app.settings.listener
+    app.spool.prepare()
+    opened = Listener.open_port(configured.host, configured.port)
+    app.prepare_listeners()
+    descriptor = opened.fileno()
+    children = [
+        Child(
+            f"listener {part}",
+            processes.command("listen", "--part", str(part), "--descriptor", str(descriptor)),
+            inherits=(descriptor,),
+        )
+        for part in range(configured.processes)
+    ]
+    with opened:
+        Supervisor(children).run(stop, say_ready)
 
 
 def _take_in(app: Application, name: str, make: "Callable[[], Listener | HttpServer]") -> None:

@@ -1,0 +1,110 @@
+"""Waits for what comes, where pynetdicom looks for it every millisecond: an image that waits twice is an image late.
+
+An association has two threads. One reads and writes PDUs: `PromptSocket.ready` waits for the connection and for what is
+to be sent. The other serves messages: `wake_up` lets it wait for the next one. Nothing else of pynetdicom is changed;
+`tests/unit/test_reactor.py` fails where a new version no longer has the loops that this rests on.
+"""
+
+import os
+import queue
+import select
+import socket
+import ssl
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+# Timers and ends are looked at so often while nothing comes.
+_WAIT_SECONDS = 0.05
+# An association that has ended is not waited for.
+_ENDING_SECONDS = 0.001
+_NOTHING = (None, None)
+
+
+class PromptSocket(AssociationSocket):
+    """A connection that is waited for together with what is to be sent on it, and that is acknowledged at once."""
+
+    def __init__(self, association: Association, connection: Any) -> None:
+        super().__init__(association, client_socket=connection)
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        weakref.finalize(self, _close, self._woken, self._waker)
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def wake(self) -> None:
+        """Let the thread that waits look what there is to send."""
+        with suppress(OSError):  # it is full of such calls
+            os.write(self._waker, b"\0")
+
+    @property
+    def ready(self) -> bool:
+        """Whether something has come; waits for it a moment where nothing else is to be done."""
+        connection: Any = self.socket
+        service = self.assoc.dul
+        if connection is None or not self._is_connected:
+            time.sleep(_ENDING_SECONDS)
+            return False
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
+        busy = not self.event_queue.empty() or service.state_machine.current_state == "Sta13"
+        try:
+            found: list[Any] = select.select([connection, self._woken], [], [], 0 if busy else _WAIT_SECONDS)[0]
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")
+            return False
+        if self._woken in found:
+            os.read(self._woken, 4096)
+        return connection in found
+
+    def acknowledge(self) -> None:
+        """Acknowledge what has come; a sender without TCP_NODELAY waits 40 ms for that, at every image."""
+        if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def wake_up(association: Association, connection: PromptSocket) -> None:
+    """Let both threads of an association that has not begun wait for each other instead of looking."""
+    service, messages = association.dul, association.dimse
+    service._run_loop_delay = 0.0  # noqa: SLF001 – it waits for the connection
+    service.to_provider_queue = _ToldQueue(connection.wake)
+    # The end of an association comes by another queue than its messages.
+    service.to_user_queue = _ToldQueue(lambda: messages.msg_queue.put(_NOTHING))
+
+    def next_message(block: bool = False) -> Any:
+        timeout = messages.dimse_timeout if block else _WAIT_SECONDS
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                message = messages.msg_queue.get(timeout=left)
+            except queue.Empty:
+                return _NOTHING
+            # Who waits for an answer is woken by an end only.
+            if message != _NOTHING or not block or service.peek_next_pdu() is not None:
+                return message
+
+    messages.get_msg = next_message  # type: ignore[method-assign]
+
+
+class _ToldQueue(queue.Queue[Any]):
+    """A queue that tells of what is put into it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item into the queue and tell of it."""
+        super().put(item, block, timeout)
+        self._tell()
+
+
+def _close(*descriptors: int) -> None:
+    for each in descriptors:
+        os.close(each)

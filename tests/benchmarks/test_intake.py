@@ -1,0 +1,119 @@
+"""Intake, durable on disk before each answer, against Orthanc, DCMTK's storescp and a gigabit wire."""
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.conftest import Figures
+from tests.datasets import ct, write
+from tests.installation import Installation
+from tests.servers import Orthanc, free_port, need, wait_for
+from worker.sections import ListenerSettings
+
+SLICES, ROUNDS = 400, 3
+PROCESSES = ListenerSettings().processes
+ASSOCIATIONS = (1, 4, 8)
+# Slices of 0.5 MB a second: one gigabit, and twice that for several senders at once.
+LIMITS = {1: 224.0, 4: 450.0, 8: 450.0}
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Something that takes slices."""
+
+    name: str
+    ae_title: str
+    port: int
+
+
+def make_slices(folder: Path, count: int) -> list[Path]:
+    """Write slices of 512 × 512 in so many folders, one for each association, all of other UIDs."""
+    pixels = np.random.default_rng(1).integers(0, 2000, (512, 512), dtype=np.int16)
+    folders = [folder / str(part) for part in range(count)]
+    for part, target in enumerate(folders):
+        root = f"1.2.3.{count}.{part}.{time.monotonic_ns()}"
+        made = (
+            ct(number, pixels=pixels, SOPInstanceUID=f"{root}.{number}", SeriesInstanceUID=root)
+            for number in range(1, SLICES // count + 1)
+        )
+        write(target, *made)
+    return folders
+
+
+def slices_per_second(storescu: str, folders: list[Path], to: Receiver, *, no_delay: bool) -> float:
+    environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    environment |= {"TCP_NODELAY": "1"} if no_delay else {}
+
+    def send(folder: Path) -> None:
+        subprocess.run(
+            [storescu, "-R", "+sd", "-aec", to.ae_title, "127.0.0.1", str(to.port), str(folder)],
+            check=True, capture_output=True, env=environment,
+        )  # fmt: skip
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(folders)) as pool:
+        list(pool.map(send, folders))
+    return SLICES / (time.perf_counter() - started)
+
+
+@pytest.fixture
+def receivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Receiver]]:
+    """Ourselves first; the peers with their best setting."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+    ours = Installation(tmp_path / "ours", listeners=PROCESSES)
+    ours.start("listen")
+    orthanc = Orthanc(tmp_path / "orthanc")
+    orthanc.start()
+    port = free_port()
+    (tmp_path / "storescp").mkdir()
+    storescp = subprocess.Popen(
+        [need("/usr/bin/storescp", "dcmtk"), "--fork", "-pm", "-od", str(tmp_path / "storescp"), str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    echoscu = need("/usr/bin/echoscu", "dcmtk")
+    wait_for(lambda: subprocess.run([echoscu, "127.0.0.1", str(port)], check=False).returncode == 0, "storescp")
+    yield [
+        Receiver("reticula", "RETICULA", ours.port),
+        Receiver("orthanc", "ORTHANC", orthanc.port),
+        Receiver("storescp", "STORESCP", port),
+    ]
+    storescp.terminate()
+    storescp.wait(10)
+    orthanc.stop()
+    ours.close()
+
+
+def test_intake(tmp_path: Path, receivers: list[Receiver], figures: Figures) -> None:
+    storescu = need("/usr/bin/storescu", "dcmtk")
+    ours, orthanc, storescp = receivers
+    for associations in ASSOCIATIONS:
+        rates: dict[tuple[str, bool], list[float]] = {}
+        for round_ in range(ROUNDS):
+            for no_delay in (True, False):
+                for receiver in receivers:
+                    if receiver is not ours and not no_delay and round_:
+                        continue  # 40 ms an image: once is enough
+                    name = f"{associations}-{round_}-{no_delay}-{receiver.name}"
+                    folders = make_slices(tmp_path / name, associations)
+                    rate = slices_per_second(storescu, folders, receiver, no_delay=no_delay)
+                    rates.setdefault((receiver.name, no_delay), []).append(rate)
+                    subprocess.run(["rm", "-r", *map(str, folders)], check=True)
+        median = {key: statistics.median(each) for key, each in rates.items()}
+        best = max(median[orthanc.name, True], median[orthanc.name, False])
+        for no_delay in (True, False):
+            rate = median[ours.name, no_delay]
+            limit = LIMITS[associations]
+            what = f"intake, {associations} associations, TCP_NODELAY {'' if no_delay else 'not '}set"
+            said = f"{rate:.0f} slices/s"
+            figures.add(what, said, f"{limit:.0f} slices/s", rate / limit, at_least=True)
+            peers = f"Orthanc at its best: {best:.0f} (storescp, without fsync: {median[storescp.name, no_delay]:.0f})"
+            figures.add(what, said, peers, rate / best, at_least=True)
+        assert min(median.values()) > 0
