@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
-
-from pydicom.dataset import FileMetaDataset
-from pynetdicom.dsutils import encode_file_meta
 
 from pacs.discreet import said
 from pacs.elements import is_uid, text
 from pacs.errors import Unreadable
 from pacs.head import inflates_beyond, read_elements
+from pacs.part10 import Announced, file_head
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -63,20 +61,20 @@ class Intake:
     def __init__(self, store: InstanceStore, longest: int, witness: Callable[[Happening], None]) -> None:
         self._store, self._longest, self._witness = store, longest, witness
 
-    def take(self, meta: FileMetaDataset, encoded: bytes, sender: Sender, study_uid: str | None = None) -> Taken:
-        """Take an encoded dataset, of which `meta` announces class, instance and transfer syntax.
+    def take(self, announced: Announced, encoded: bytes, sender: Sender, study_uid: str | None = None) -> Taken:
+        """Take an encoded dataset.
 
         study_uid: the study that it must be of; None takes any.
         """
         try:
-            instance = read_instance(meta, encoded, self._longest)
+            instance = read_instance(announced, encoded, self._longest)
         except Unreadable as error:
             logger.warning("An instance from %s is refused: %s", sender.name, error)
             return Taken(CANNOT_UNDERSTAND)
-        if instance.sop_class_uid != meta.MediaStorageSOPClassUID:
+        if instance.sop_class_uid != announced.sop_class_uid:
             logger.warning("An instance from %s is refused: it is not of the class announced.", sender.name)
             return Taken(DOES_NOT_MATCH, instance)
-        if instance.sop_uid != meta.MediaStorageSOPInstanceUID:
+        if instance.sop_uid != announced.sop_uid:
             logger.warning("An instance from %s is refused: it is not the one announced.", sender.name)
             return Taken(DOES_NOT_MATCH, instance)
         if study_uid not in (None, instance.study_uid):
@@ -94,25 +92,26 @@ class Intake:
         return Taken(DUPLICATE_INSTANCE if outcome is Stored.REFUSED else SUCCESS, instance)
 
 
-def read_instance(meta: FileMetaDataset, encoded: bytes, longest: int) -> ReceivedInstance:
-    """Read the UIDs of a dataset and put its file meta information before it.
+def read_instance(announced: Announced, encoded: bytes, longest: int) -> ReceivedInstance:
+    """Read the UIDs of a dataset and put file meta information with them before it.
 
     longest: bytes that a deflated dataset may have when it is inflated. Raises Unreadable.
     """
     try:
-        dataset = read_elements(encoded, meta.TransferSyntaxUID, _IDENTIFYING)
+        dataset = read_elements(encoded, announced.syntax, _IDENTIFYING)
         uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}
     except Exception as error:  # pydicom raises whatever it likes on garbage
         raise Unreadable(f"the dataset cannot be read ({said(error)})") from error
     for keyword, uid in uids.items():
         if not is_uid(uid):
             raise Unreadable(f"{keyword} is {'missing' if not uid else 'not a valid UID'}")
-    if meta.TransferSyntaxUID.is_deflated and inflates_beyond(encoded, longest):
+    if announced.syntax.is_deflated and inflates_beyond(encoded, longest):
         raise Unreadable(f"it inflates to more than {longest >> 20} MB")
+    own = replace(announced, sop_class_uid=uids["SOPClassUID"], sop_uid=uids["SOPInstanceUID"])
     return ReceivedInstance(
         sop_class_uid=uids["SOPClassUID"],
         sop_uid=uids["SOPInstanceUID"],
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
-        content=b"".join((b"\0" * 128, b"DICM", encode_file_meta(meta), encoded)),
+        content=file_head(own) + encoded,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -27,6 +27,7 @@ from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.counts import Counts, LocalCounts
 from pacs.errors import ListenError
 from pacs.intake import SUCCESS, Happening, Intake, Sender
+from pacs.part10 import Announced
 from pacs.spool import InstanceStore
 from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
 
@@ -215,14 +216,25 @@ class Listener:
     def _on_store(self, event: Any) -> int:
         known = self._open.get(event.assoc)
         sender = Sender(str(event.assoc.requestor.ae_title).strip(), "" if known is None else known.address)
-        meta: FileMetaDataset = event.file_meta
-        meta.SourceApplicationEntityTitle = sender.name[:16]
-        meta.ReceivingApplicationEntityTitle = self._ae_title
-        taken = self._intake.take(meta, event.encoded_dataset(include_meta=False), sender)
+        taken = self._intake.take(
+            announced_by(event, sender.name, self._ae_title), event.encoded_dataset(include_meta=False), sender
+        )
         if known is not None and taken.instance is not None and taken.status == SUCCESS:
             study = taken.instance.study_uid
             known.received[study] = known.received.get(study, 0) + 1
         return taken.status
+
+
+def announced_by(event: Any, sender: str, receiver: str) -> Announced:
+    """Return what a C-STORE request announces."""
+    request = event.request
+    return Announced(
+        str(request.AffectedSOPClassUID),
+        str(request.AffectedSOPInstanceUID),
+        UID(event.context.transfer_syntax),
+        sender[:16],
+        receiver,
+    )
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> ListenError:

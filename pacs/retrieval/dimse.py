@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from pacs.acceptance import CT_TRANSFER_SYNTAXES
 from pacs.errors import QueryError
 from pacs.intake import SUCCESS
+from pacs.listener import announced_by
 from pacs.report import SR_CLASSES
 from pacs.retrieval.query import (
     LONGEST_REPORT,
@@ -91,7 +92,8 @@ class DimseSource:
             return
 
         def store(event: Any) -> int:
-            return receiver.take(event.file_meta, event.encoded_dataset(include_meta=False))
+            announced = announced_by(event, receiver.sender, receiver.ae_title)
+            return receiver.take(announced, event.encoded_dataset(include_meta=False))
 
         with self._associate([_GET], store, _CT) as association:
             self._follow(association.send_c_get(identifier, _GET))

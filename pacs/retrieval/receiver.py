@@ -3,11 +3,9 @@
 import logging
 import time
 
-from pydicom.dataset import FileMetaDataset
-
 from pacs.errors import Unreadable
 from pacs.intake import CANNOT_UNDERSTAND, SUCCESS, Intake, Sender
-from pacs.part10 import take_apart
+from pacs.part10 import Announced, take_apart
 
 logger = logging.getLogger(__name__)
 
@@ -16,25 +14,28 @@ class Receiver:
     """Takes instances in, so many a second at most. stored, refused: how many of each."""
 
     def __init__(self, intake: Intake, sender: Sender, ae_title: str, instances_a_second: float) -> None:
-        self._intake, self._sender, self._ae_title = intake, sender, ae_title
+        self._intake, self._sender, self.ae_title = intake, sender, ae_title
         self._pause, self._next = 1 / instances_a_second, 0.0
         self.stored = self.refused = 0
 
     def take_file(self, content: bytes | None) -> None:
         """Take an instance in the DICOM File Format; None stands for one that was too long."""
         try:
-            meta, encoded = take_apart(content or b"")
+            announced, encoded = take_apart(content or b"", self.sender, self.ae_title)
         except Unreadable as error:
             logger.warning("An instance from %s is refused: %s.", self._sender.name, error)
             self._count(CANNOT_UNDERSTAND)
             return
-        self.take(meta, encoded)
+        self.take(announced, encoded)
 
-    def take(self, meta: FileMetaDataset, encoded: bytes) -> int:
+    @property
+    def sender(self) -> str:
+        """Who sends, as an AE title."""
+        return self._sender.name[:16]
+
+    def take(self, announced: Announced, encoded: bytes) -> int:
         """Take an encoded dataset and return its status, as for C-STORE."""
-        meta.SourceApplicationEntityTitle = self._sender.name[:16]
-        meta.ReceivingApplicationEntityTitle = self._ae_title
-        status = self._intake.take(meta, encoded, self._sender).status
+        status = self._intake.take(announced, encoded, self._sender).status
         self._count(status)
         return status
 

@@ -55,19 +55,17 @@ class StoreRequest:
 
     def _take(self, content: bytes) -> Outcome:
         try:
-            meta, encoded = take_apart(content)
+            announced, encoded = take_apart(content, self._sender.name[:16], self._ae_title)
         except Unreadable as error:
             logger.warning("A part from %s is refused: %s.", self._sender.name, error)
             return Outcome(CANNOT_UNDERSTAND)
-        sop_class, sop_uid = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+        sop_class, sop_uid = announced.sop_class_uid, announced.sop_uid
         syntaxes = accepted().get(sop_class)
         if syntaxes is None:
             return Outcome(_CLASS_NOT_SUPPORTED, sop_class, sop_uid)
-        if meta.TransferSyntaxUID not in syntaxes:
+        if announced.syntax not in syntaxes:
             return Outcome(_SYNTAX_NOT_SUPPORTED, sop_class, sop_uid)
-        meta.SourceApplicationEntityTitle = self._sender.name[:16]
-        meta.ReceivingApplicationEntityTitle = self._ae_title
-        taken = self._intake.take(meta, encoded, self._sender, self._study_uid)
+        taken = self._intake.take(announced, encoded, self._sender, self._study_uid)
         if taken.instance is not None and taken.status == SUCCESS:
             uid = taken.instance.study_uid
             self._received[uid] = self._received.get(uid, 0) + 1

@@ -8,7 +8,6 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
-from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DATA_TF
@@ -16,6 +15,7 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIA
 from pacs.commitment import CommitmentRequest, CommitmentResult
 from pacs.errors import Rejected, Unreadable
 from pacs.intake import Intake, Sender, read_instance
+from pacs.part10 import Announced
 from pacs.pixels import hounsfield
 from pacs.selection import select
 from pacs.series import read_series
@@ -33,12 +33,10 @@ def dataset(data: bytes) -> None:
     """What the listener does with a dataset before it answers: it reads it, or says that it cannot."""
     if not data:
         return
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID("1.2.3")
-    meta.TransferSyntaxUID = corpus.SYNTAXES[data[0] % len(corpus.SYNTAXES)]
-    meta.ImplementationClassUID = UID("1.2.3.4")
+    syntax = corpus.SYNTAXES[data[0] % len(corpus.SYNTAXES)]
+    announced = Announced(CTImageStorage, "1.2.3", UID(syntax), "FUZZ", "RETICULA")
     try:
-        instance = read_instance(meta, data[1:], _LONGEST)
+        instance = read_instance(announced, data[1:], _LONGEST)
     except Unreadable:
         return
     # They become names of files and folders.
