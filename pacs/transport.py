@@ -22,6 +22,7 @@ from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from pacs.answers import answer_at_once
 from pacs.counts import Counts
 from pacs.discreet import said
 from pacs.reactor import PromptSocket, wake_up
@@ -208,6 +209,7 @@ class _Connection(RequestHandler):
         association.dul.event_queue.get_nowait()
         association.dul.socket = connection = _BoundedSocket(association, self.request, self.server)
         wake_up(association, connection)
+        answer_at_once(association)
         machine = association.dul.state_machine
         machine.do_action = partial(_act, association, machine.do_action)  # type: ignore[method-assign]
         return association
@@ -236,11 +238,13 @@ class _BoundedSocket(PromptSocket):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._excess(f"a PDU took more than {limits.pdu_seconds:g} s")
-            self.socket.settimeout(left)  # type: ignore[union-attr]
+            if header or not filled:  # then it has waited for this PDU only; each call of it costs a call of the system
+                self.socket.settimeout(left)  # type: ignore[union-attr]
             count = self.socket.recv_into(view[filled : filled + _PIECE])  # type: ignore[union-attr]
             if not count:
                 break
             filled += count
+        if not header:
             self.acknowledge()
         view.release()
         del received[filled:]
