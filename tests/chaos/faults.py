@@ -91,24 +91,29 @@ def _fill_disk(plant: Plant) -> None:
 
 
 FAULTS = (
-    Fault("receiving", "kill -9 the listener", lambda plant: plant.kill("listener")),
+    Fault("receiving", "kill -9 the listener", lambda plant: plant.kill("listener", pool=True)),
+    Fault(
+        "receiving", "kill -9 the listening processes", lambda plant: plant.kill("listener", pool=True, itself=False)
+    ),
     Fault("receiving", "cut the association", _cut),
     Fault("receiving", "fill the disk", _fill_disk, small_disk=True),
     Fault("assembling", "kill -9 the sweep", lambda plant: plant.kill("sweep")),
     Fault("assembling", "stop PostgreSQL", _stop_postgres, servers=True),
     Fault("assembling", "kill -9 PostgreSQL", _kill_server("postgres"), servers=True),
-    Fault("assembling", "kill -9 the listener", lambda plant: plant.kill("listener")),
+    Fault("assembling", "kill -9 the listener", lambda plant: plant.kill("listener", pool=True)),
     Fault("queued", "flush Redis", _flush_redis, servers=True),
     Fault("queued", "stop Redis", _stop_redis, servers=True),
     Fault("queued", "kill -9 Redis", _kill_server("redis"), servers=True),
     Fault("queued", "kill -9 the sweep", lambda plant: plant.kill("sweep")),
     Fault("queued", "kill -9 the classifying worker", lambda plant: plant.kill("classify")),
-    Fault("classifying", "kill -9 the classifying process", lambda plant: plant.kill("classify", pool=True)),
+    Fault(
+        "classifying", "kill -9 the classifying process", lambda plant: plant.kill("classify", pool=True, itself=False)
+    ),
     Fault("classifying", "kill -9 the classifying worker", lambda plant: plant.kill("classify")),
     Fault("classifying", "kill -9 PostgreSQL", _kill_server("postgres"), servers=True),
-    Fault("building", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True)),
+    Fault("building", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True, itself=False)),
     Fault("building", "kill -9 the delivering worker", lambda plant: plant.kill("deliver")),
-    Fault("delivering", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True)),
+    Fault("delivering", "kill -9 the delivering process", lambda plant: plant.kill("deliver", pool=True, itself=False)),
     Fault("delivering", "kill -9 the PACS", _kill_server("orthanc"), servers=True),
     Fault("delivering", "the PACS refuses", _for_a_while("refuse", 2)),
     Fault("delivering", "the PACS is slow, then cuts", _for_a_while("delay", 2)),

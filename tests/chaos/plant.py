@@ -89,16 +89,16 @@ class Plant:
                     self._command(*arguments), stdout=log, stderr=log, env=self._environment, start_new_session=True
                 )
 
-    def kill(self, name: str, *, pool: bool = False) -> None:
-        """Kill -9 a process, or the pool's process below it."""
+    def kill(self, name: str, *, pool: bool = False, itself: bool = True) -> None:
+        """Kill -9 a process, and with `pool` those below it, which would end in good order otherwise."""
         process = self._processes[name]
         with suppress(ProcessLookupError, psutil.Error):
-            if pool:
-                for child in psutil.Process(process.pid).children():
-                    child.kill()
-            else:
+            children = psutil.Process(process.pid).children() if pool else []
+            if itself:  # first: it would replace a child that it sees end
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait(10)
+            for child in children:
+                child.kill()
 
     def reports(self) -> list[Dataset]:
         """Return every structured report that the PACS holds."""
