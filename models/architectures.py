@@ -93,6 +93,34 @@ class HounsfieldClassifier(nn.Module):
         return self
 
 
+class FoldedClassifier(nn.Module):
+    """What `HounsfieldClassifier` computes, with normalisation and the copy to three channels in the first convolution.
+
+    That convolution pads with zeros after the normalisation, so a shift of its bias would be wrong along the border: a
+    second channel of ones carries the shift, which the padding ends as it does the picture. For work, not training.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        network = copy.deepcopy(network)
+        first = next(each for each in network.modules() if isinstance(each, nn.Conv2d))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        self.mean, self.std = float(mean.mean()), float(std.mean())
+        with torch.no_grad():
+            shift = (self.mean - mean) / std
+            parts = (first.weight * self.std / std).sum(1), (first.weight * shift).sum(1)
+        first.in_channels = 2
+        first.weight = nn.Parameter(torch.stack(parts, 1))
+        self.backbone, self.head = split_last_layer(network)
+        self.low, self.high = preprocessing.window
+
+    def features(self, hounsfield: Tensor) -> Any:
+        """Return what the last layer judges by, (N, features)."""
+        unit = (hounsfield.clamp(self.low, self.high) - self.low) / (self.high - self.low)
+        one = (unit - self.mean) / self.std
+        return self.backbone(torch.cat([one, torch.ones_like(one)], 1))
+
+
 class FeaturesOf(nn.Module):
     """The features of a classifier alone: HU (N, 1, size, size) in, (N, features) out."""
 

@@ -17,6 +17,7 @@ from models.verdict import OperatingPoint
 FORMAT = 2
 MANIFEST = "bundle.json"
 NETWORK = "network.xml"
+QUANTISED = "network-int8.xml"
 WEIGHTS = "weights.safetensors"
 CARD = "card.md"
 FAMILIARITY = "familiarity.npz"
@@ -53,7 +54,8 @@ class Description:
 
     temperature: what the logits are divided by (the network does it). metrics: figures with the split that they were
     measured on. data: what it was trained on, with a fingerprint. parent: sha256 of the bundle that it was trained
-    on from.
+    on from. quantisation: whether an int8 network lies beside the other (`kept`), and what its gate found; None where
+    none was tried.
     """
 
     name: str
@@ -67,6 +69,12 @@ class Description:
     data: Mapping[str, Any]
     command: str
     parent: str | None = None
+    quantisation: Mapping[str, Any] | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether an int8 network serves."""
+        return self.quantisation is not None and self.quantisation["kept"] is True
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -86,6 +94,11 @@ class Bundle:
     def network(self) -> Path:
         """The OpenVINO IR."""
         return self.folder / NETWORK
+
+    @property
+    def quantised(self) -> Path | None:
+        """The OpenVINO IR in int8, where one passed its gate."""
+        return self.folder / QUANTISED if self.description.quantised else None
 
     @property
     def weights(self) -> Path:
@@ -127,6 +140,8 @@ def open_bundle(folder: Path) -> Bundle:
         description = _description(content)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{manifest} is incomplete: {error!r}.") from error
+    if description.quantised and not {QUANTISED, f"{Path(QUANTISED).stem}.bin"} <= files.keys():
+        raise BundleError(f"{manifest} is incomplete: it names no int8 network.")
     return Bundle(folder, hashlib.sha256(raw).hexdigest(), description)
 
 
@@ -163,6 +178,7 @@ def _description(content: Mapping[str, Any]) -> Description:
         data=content["data"],
         command=str(content["command"]),
         parent=content.get("parent"),
+        quantisation=content.get("quantisation"),
     )
 
 

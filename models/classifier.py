@@ -13,7 +13,7 @@ from models.activation import add_activation
 from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
 from models.familiarity import load_familiarity
-from models.inference import CompiledNetwork
+from models.inference import CompiledNetwork, multiplies_int8
 from models.verdict import ExamVerdict, decide
 
 
@@ -32,22 +32,29 @@ class SliceOutput:
 class Classifier:
     """A compiled bundle. Make it after a fork, never before: OpenVINO's threads do not survive one."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Compile the network. Raises BundleError where the IR does not fit the manifest."""
+    def __init__(self, bundle: Bundle, *, network: Path | None = None, exact: bool = False) -> None:
+        """Compile the network that serves: the one in int8 where the bundle has it and the processor multiplies so.
+
+        network: another file of the bundle's network. exact: in 32-bit arithmetic. Raises BundleError where the IR
+        does not fit the manifest.
+        """
         self.bundle = bundle
+        if network is None:
+            network = bundle.quantised if bundle.quantised and multiplies_int8() and not exact else bundle.network
+        self._quantised = network != bundle.network
         try:
-            network = openvino.Core().read_model(bundle.network)
-            self._explains = add_activation(network)
-            self._network = CompiledNetwork(network)
+            read = openvino.Core().read_model(network)
+            self._explains = add_activation(read)
+            self._network = CompiledNetwork(read, {"INFERENCE_PRECISION_HINT": "f32"} if exact else None)
         except RuntimeError as error:
-            raise BundleError(f"{bundle.network} cannot be run: {error}") from error
+            raise BundleError(f"{network} cannot be run: {error}") from error
         size, classes = bundle.description.preprocessing.size, len(bundle.description.classes)
         if self._network.input_shape != [1, 1, size, size]:
-            raise BundleError(f"{bundle.network} takes {self._network.input_shape}, not (1, 1, {size}, {size}).")
+            raise BundleError(f"{network} takes {self._network.input_shape}, not (1, 1, {size}, {size}).")
         self._familiarity = load_familiarity(bundle.familiarity)
         expected = [[1, classes], [1, self._familiarity.centres.shape[1]]]
         if self._network.output_shapes[:2] != expected:
-            raise BundleError(f"{bundle.network} gives {self._network.output_shapes}, not {expected}.")
+            raise BundleError(f"{network} gives {self._network.output_shapes}, not {expected}.")
 
     @classmethod
     def open(cls, folder: Path) -> "Classifier":
@@ -56,8 +63,8 @@ class Classifier:
 
     @property
     def precision(self) -> str:
-        """The arithmetic that the processor runs the network in: `f32`, or `bf16` where it has that."""
-        return self._network.precision
+        """The arithmetic that the processor runs the network in: `int8`, `f32`, or `bf16` where it has that."""
+        return "int8" if self._quantised else self._network.precision
 
     def stream(self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]) -> Iterator[tuple[Any, SliceOutput]]:
         """Classify (key, slice) pairs as they come; yield (key, output) in their order.

@@ -8,7 +8,7 @@ from openvino.preprocess import PrePostProcessor
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.architectures import FeaturesOf, HounsfieldClassifier
+from models.architectures import FeaturesOf, FoldedClassifier, HounsfieldClassifier
 from models.bundle import NETWORK, WEIGHTS
 from models.preprocessing import Preprocessing
 
@@ -16,7 +16,7 @@ from models.preprocessing import Preprocessing
 class _Outputs(nn.Module):
     """Calibrated probabilities and the features that they rest on."""
 
-    def __init__(self, model: HounsfieldClassifier, temperature: float) -> None:
+    def __init__(self, model: HounsfieldClassifier | FoldedClassifier, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
@@ -33,7 +33,7 @@ def export_network(network: nn.Module, preprocessing: Preprocessing, temperature
     logits divided by `temperature` before (Guo et al., ICML 2017), and features (1, features).
     """
     network = network.eval().float()
-    exported = _converted(_Outputs(HounsfieldClassifier(network, preprocessing), temperature), preprocessing.size)
+    exported = _converted(_Outputs(FoldedClassifier(network, preprocessing), temperature), preprocessing.size)
     exported.outputs[0].set_names({"probabilities"})
     exported.outputs[1].set_names({"features"})
     openvino.save_model(exported, folder / NETWORK, compress_to_fp16=True)

@@ -9,6 +9,19 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+# Flags of Linux. Without one of these, sums of int8 products overflow 16 bits (OpenVINO, "saturation issue").
+_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+def multiplies_int8() -> bool:
+    """Whether this processor multiplies int8 without losing anything."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return not _INT8.isdisjoint(flags)
+
 
 class CompiledNetwork:
     """A compiled network. Make it after a fork, never before: OpenVINO's threads do not survive one."""
@@ -18,7 +31,8 @@ class CompiledNetwork:
         self._compiled = openvino.Core().compile_model(
             network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", **(options or {})}
         )
-        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # Two more than run at once: the network never waits for the next slice while one is there.
+        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 2
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
 
     @property

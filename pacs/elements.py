@@ -1,10 +1,10 @@
 """Single values out of received datasets, which may hold anything: what cannot be read counts as absent."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -39,7 +39,7 @@ def floats(value: Any, count: int) -> tuple[float, ...] | None:
         numbers = tuple(float(item) for item in items)
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """From stored pixels to Hounsfield units, several slices at once, in order and without holding them all."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from pydicom.pixels.utils import pixel_array
 from pacs import jpeg_extended
 from pacs.discreet import said
 from pacs.errors import Unreadable
-from pacs.series import SourceSlice
+from pacs.series import Rescale, SourceSlice
 
 jpeg_extended.register()
 
@@ -24,6 +24,10 @@ PADDING_HU = -1024
 # `US` is unspecified, as GDCM writes it when it transcodes: in a CT image that is HU (PS3.3 C.8.2.1.1.3).
 _HOUNSFIELD = frozenset({"HU", "HU_MOD", "US"})
 MAX_PIXELS = 4096 * 4096
+_LOWEST, _HIGHEST = -32768, 32767  # of int16
+
+Source = TypeVar("Source")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,23 @@ def hounsfield(source: SourceSlice) -> NDArray[np.int16]:
         raise Unreadable(f"The pixels cannot be decoded: {said(error)}.") from error
     if stored.shape != (source.rows, source.columns):
         raise Unreadable(f"The pixels have the shape {stored.shape}, the header says otherwise.")
-    hu = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)
-    result = np.clip(np.rint(hu, out=hu), -32768, 32767, out=hu).astype(np.int16)
+    result = _rescaled(stored, rescale)
     if source.padding is not None:
         low, high = source.padding
         result[(stored >= low) & (stored <= high)] = PADDING_HU
     return result
+
+
+def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[np.int16]:
+    """Stored values as whole Hounsfield units; what int16 cannot hold becomes the nearest that it can."""
+    slope, intercept = rescale.slope, rescale.intercept
+    if slope == 1 and intercept.is_integer() and stored.dtype.kind in "iu":  # as in nearly every CT
+        lowest, highest = int(stored.min()) + intercept, int(stored.max()) + intercept
+        if lowest >= _LOWEST and highest <= _HIGHEST:
+            # What wraps on the way wraps back: the sum is known to fit.
+            return stored.astype(np.int16) + np.array(int(intercept)).astype(np.int16)
+    hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return np.clip(np.rint(hu, out=hu), _LOWEST, _HIGHEST, out=hu).astype(np.int16)
 
 
 def _stored(source: SourceSlice) -> NDArray[Any]:
@@ -77,11 +92,18 @@ def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) 
 
     A slice that cannot be decoded costs itself only: it comes with its error.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[Decoded]] = deque()
+    return in_order(decode, sources, threads=threads, ahead=ahead)
+
+
+def in_order(
+    work: Callable[[Source], Result], sources: Iterable[Source], *, threads: int, ahead: int = 8
+) -> Iterator[Result]:
+    """Do a piece of work for each source in `threads` threads; yield in order, at most `ahead` results waiting."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="slices") as pool:
+        waiting: deque[Future[Result]] = deque()
         try:
             for source in sources:
-                waiting.append(pool.submit(decode, source))
+                waiting.append(pool.submit(work, source))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
@@ -125,16 +124,17 @@ class SourceSlice:
         """The direction across the slice, or None where the header does not tell."""
         if self.orientation is None:
             return None
-        x, y, z = np.cross(self.orientation[:3], self.orientation[3:])
-        return float(x), float(y), float(z)
+        (a, b, c), (d, e, f) = self.orientation[:3], self.orientation[3:]
+        return b * f - c * e, c * d - a * f, a * e - b * d
 
     @property
     def position_mm(self) -> float | None:
         """Distance from the origin of the frame of reference along the normal, from foot to head."""
-        if self.normal is None or self.position is None:
+        normal = self.normal
+        if normal is None or self.position is None:
             return None
-        distance = float(np.dot(self.normal, self.position))
-        return -distance if self.normal[2] < 0 else distance
+        distance = sum(along * place for along, place in zip(normal, self.position, strict=True))
+        return -distance if normal[2] < 0 else distance
 
 
 @dataclass(frozen=True)
@@ -151,25 +151,27 @@ def read_series(paths: Iterable[Path]) -> Series:
 
     Raises Rejected where they do not belong to one patient and one series, or none is readable.
     """
-    headers: list[SeriesHeader] = []
+    header: SeriesHeader | None = None
+    identities: dict[tuple[Patient, str, str], None] = {}
     slices: list[SourceSlice] = []
     unreadable: list[tuple[Path, str]] = []
     for path in paths:
         try:
             dataset = read_head(path)
-            header, images = read_header(dataset, context=not headers), read_slices(dataset, path)
+            identity, images = _identity(dataset), read_slices(dataset, path)
+            header = header or read_header(dataset)
         except Exception as error:  # pydicom raises whatever it likes on corrupt data
             unreadable.append((path, said(error)))
             continue
-        headers.append(header)
+        identities[identity] = None
         slices.extend(images)
-    if not headers:
+    if header is None:
         raise Rejected("unreadable", "No instance of this series could be read.")
-    if not all(header.patient.is_same_as(headers[0].patient) for header in headers):
+    if not all(patient.is_same_as(header.patient) for patient, _study, _series in identities):
         raise Rejected("mixed_patients", "The instances of this series name more than one patient.")
-    if len({(header.study_uid, header.series_uid) for header in headers}) > 1:
+    if len({(study, series) for _patient, study, series in identities}) > 1:
         raise Rejected("mixed_series", "The instances belong to more than one series or study.")
-    return Series(headers[0], tuple(slices), tuple(unreadable))
+    return Series(header, tuple(slices), tuple(unreadable))
 
 
 def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list[tuple[Path, str]]]:
@@ -190,24 +192,28 @@ def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list
     return [tuple(group) for group in groups.values()], unreadable
 
 
-def read_header(dataset: Dataset, *, context: bool = True) -> SeriesHeader:
-    """Read what the instances of a series share. Raises Unreadable without study or series UID.
-
-    `context` takes time; of a series one header with it is enough.
-    """
+def _identity(dataset: Dataset) -> tuple[Patient, str, str]:
+    """Return whose instance it is, and of which study and series. Raises Unreadable without a UID of these."""
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if not text(dataset, keyword):
             raise Unreadable(f"The dataset has no {keyword}.")
+    patient = Patient(
+        patient_id=text(dataset, "PatientID"),
+        issuer=text(dataset, "IssuerOfPatientID"),
+        name=text(dataset, "PatientName"),
+        birth_date=text(dataset, "PatientBirthDate"),
+        sex=text(dataset, "PatientSex"),
+    )
+    return patient, text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID")
+
+
+def read_header(dataset: Dataset) -> SeriesHeader:
+    """Read what the instances of a series share. Raises Unreadable without study or series UID."""
+    patient, study_uid, series_uid = _identity(dataset)
     return SeriesHeader(
-        patient=Patient(
-            patient_id=text(dataset, "PatientID"),
-            issuer=text(dataset, "IssuerOfPatientID"),
-            name=text(dataset, "PatientName"),
-            birth_date=text(dataset, "PatientBirthDate"),
-            sex=text(dataset, "PatientSex"),
-        ),
-        study_uid=text(dataset, "StudyInstanceUID"),
-        series_uid=text(dataset, "SeriesInstanceUID"),
+        patient=patient,
+        study_uid=study_uid,
+        series_uid=series_uid,
         study_date=text(dataset, "StudyDate"),
         study_time=text(dataset, "StudyTime"),
         study_id=text(dataset, "StudyID"),
@@ -222,7 +228,7 @@ def read_header(dataset: Dataset, *, context: bool = True) -> SeriesHeader:
         kernel=text(dataset, "ConvolutionKernel"),
         timezone=text(dataset, "TimezoneOffsetFromUTC"),
         priority=text(dataset, "RequestedProcedurePriority"),
-        context=_context(dataset) if context else "{}",
+        context=_context(dataset),
     )
 
 

@@ -30,7 +30,9 @@ class Installation:
         self.config = folder / "reticula.toml"
         folder.mkdir(parents=True, exist_ok=True)
         self.write(extra)
-        self.environment = {**os.environ, "RETICULA_CONFIG": str(self.config), **environment}
+        # The gate of an int8 network takes a minute.
+        own = {"RETICULA_CONFIG": str(self.config), "RETICULA_TRAINING__INT8": "false"}
+        self.environment = {**os.environ, **own, **environment}
         self.processes: list[subprocess.Popen[str]] = []
         url = tomllib.loads(self.config.read_text(encoding="utf-8")).get("database_url")
         self._database = Database(url or f"sqlite:///{self.data / 'reticula.sqlite3'}")

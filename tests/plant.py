@@ -14,7 +14,14 @@ from training.phantom import PhantomExam
 from worker.application import Application
 from worker.database import Database, now
 from worker.listing import show_exam
-from worker.sections import DestinationSettings, DimseSettings, ListenerSettings, PeerSettings, PrivacySettings
+from worker.sections import (
+    DestinationSettings,
+    DimseSettings,
+    ListenerSettings,
+    PeerSettings,
+    PrivacySettings,
+    TrainingSettings,
+)
 from worker.settings import Settings
 from worker.tables import Delivery
 
@@ -42,6 +49,7 @@ class Plant:
             destinations=destinations or (destination,),
             peers=peers,
             privacy=privacy or PrivacySettings(),
+            training=TrainingSettings(int8=False),  # whose gate takes a minute
             **(more or {}),
         )
         self.app = Application(self.settings)

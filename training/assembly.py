@@ -1,17 +1,26 @@
 """From a network that learned to a bundle on disk: export, distances, figures, card."""
 
+import dataclasses
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from models.bundle import CARD, FAMILIARITY, Bundle, Description, open_bundle, seal_bundle
+import numpy as np
+from safetensors.torch import load_file
+
+from models.architectures import build
+from models.bundle import CARD, FAMILIARITY, QUANTISED, Bundle, Description, open_bundle, seal_bundle
 from models.export import export_network
 from training.card import write_card
 from training.dataset import LabelledSlices
 from training.experiment import Measured
 from training.figures import draw_evaluation, draw_training
 from training.learners import Fitted
+from training.protocols import Indices
+from training.quantisation import quantise
 
 FIGURES = "figures"
 
@@ -25,24 +34,77 @@ def write_bundle(
     *,
     seed: int,
     replace: bool = False,
+    int8: Indices | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Bundle:
     """Make the bundle beside its place and rename it there: a broken run leaves no half bundle.
 
-    The figures are those of the first protocol that was measured. `replace` takes an earlier bundle away.
+    The figures are those of the first protocol that was measured. `replace` takes an earlier bundle away. int8: slices
+    that were learned from, to make an int8 network by; None for none. `progress` is told how its gate gets on.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        workshop.chmod(0o755)
+    with _workshop(output, replace=replace) as workshop:
         export_network(fitted.network, description.preprocessing, description.temperature, workshop)
         fitted.familiarity.save(workshop / FAMILIARITY)
         draw_training(data, measured[0].courses, seed, workshop / FIGURES)
         draw_evaluation(data, measured[0].test, measured[0].scaled, workshop / FIGURES)
-        (workshop / CARD).write_text(write_card(description), encoding="utf-8")
-        seal_bundle(workshop, description)
+        if int8 is not None:
+            description = _quantised(workshop, description, data, int8, seed, progress)
+        _seal(workshop, description)
+    return open_bundle(output)
+
+
+def quantise_bundle(
+    bundle: Bundle,
+    output: Path,
+    data: LabelledSlices,
+    *,
+    version: str,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Bundle:
+    """Make a bundle anew from the weights of another, with an int8 network. data: what it was trained on."""
+    description = dataclasses.replace(bundle.description, version=version, quantisation=None)
+    network = build(description.architecture, len(description.classes))
+    network.load_state_dict(load_file(bundle.weights))
+    with _workshop(output) as workshop:
+        shutil.copytree(bundle.folder, workshop, dirs_exist_ok=True)
+        for name in (QUANTISED, Path(QUANTISED).with_suffix(".bin").name):
+            (workshop / name).unlink(missing_ok=True)
+        export_network(network, description.preprocessing, description.temperature, workshop)
+        description = _quantised(workshop, description, data, np.arange(len(data)), seed, progress)
+        _seal(workshop, description)
+    return open_bundle(output)
+
+
+@contextmanager
+def _workshop(output: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a folder beside `output` that becomes it when the block ends well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        workshop.chmod(0o755)
+        yield workshop
         if replace and output.exists():
             shutil.rmtree(output)
         workshop.rename(output)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return open_bundle(output)
+
+
+def _quantised(
+    workshop: Path,
+    description: Description,
+    data: LabelledSlices,
+    learned: Indices,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Description:
+    """Try an int8 network; return the description with what its gate found."""
+    (workshop / CARD).touch()  # it is written when everything is known, and a bundle has one
+    gate = quantise(seal_bundle(workshop, description), data, learned, seed, progress)
+    return dataclasses.replace(description, quantisation=asdict(gate))
+
+
+def _seal(workshop: Path, description: Description) -> None:
+    (workshop / CARD).write_text(write_card(description), encoding="utf-8")
+    seal_bundle(workshop, description)

@@ -43,7 +43,7 @@ class Recipe:
     fine_tune: what learns, the last layer or everything. balance: what is done about classes of unequal size. folds:
     None to decide by the number of patients. both: whether the other protocol is measured too. limits: what the card
     warns of. parent: sha256 of the bundle that it starts from. calibration: what holds where no slice validates.
-    sides: where patients of earlier trainings stood.
+    sides: where patients of earlier trainings stood. int8: whether an int8 network is made beside the other.
     """
 
     name: str
@@ -63,13 +63,14 @@ class Recipe:
     parent: str | None = None
     calibration: Calibration | None = None
     sides: Sides = field(default_factory=Sides)
+    int8: bool = False
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Who is told: of features and batches (done, of how many), of epochs, and what is being done."""
+    """Who is told: of features and slices (done, of how many), of epochs, and what is being done."""
 
-    on_feature: Callable[[int, int], None] = lambda _done, _total: None
+    on_count: Callable[[int, int], None] = lambda _done, _total: None
     progress: Progress = UNWATCHED
     on_stage: Callable[[str], None] = lambda _name: None
 
@@ -145,9 +146,15 @@ class Run:
                     measured[other] = found
         sentence = verdict_on_split(measured["study"], measured["patient"]) if len(measured) == 2 else None
         description = self._describe(measured, sentence, kept, interrupted=interrupted)
+        int8 = self.recipe.int8 and not interrupted
+        if int8:
+            self._observer.on_stage("Quantising")
+        splits = self._splits[protocol]
         bundle = write_bundle(
             output, description, kept, self.data, list(measured.values()),
             seed=self.recipe.schedule.seed, replace=resume,
+            int8=(self._chosen if len(splits) > 1 else splits[0].training) if int8 else None,
+            progress=self._observer.on_count,
         )  # fmt: skip
         if not interrupted:
             shutil.rmtree(checkpoints)
@@ -205,7 +212,7 @@ class Run:
             cache = FeatureCache(self._cache, self.data, self._network, self.preprocessing, device)
             return LastLayerLearner(
                 self._network, self.data, cache, recipe.schedule,
-                weighted=weighted, on_feature=self._observer.on_feature,
+                weighted=weighted, on_feature=self._observer.on_count,
             )  # fmt: skip
         schedule = recipe.schedule
         if recipe.views.kind == "random":

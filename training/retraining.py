@@ -46,6 +46,7 @@ def retrain(
     epochs: int,
     command: str,
     observer: Observer,
+    int8: bool = False,
 ) -> tuple[Bundle, Indices]:
     """Train a candidate from the active model's weights; return it with the indices of the held-out slices.
 
@@ -75,6 +76,7 @@ def retrain(
         parent=active.sha256,
         sides=sides,
         calibration=Calibration(description.temperature, description.operating_point),
+        int8=int8,
     )
     run = Run(recipe, data, cache, observer, splits={"patient": [parts]}, preprocessing=description.preprocessing)
     resume = run.resumable(output)

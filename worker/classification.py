@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from models.activation import contrast
 from models.classifier import Classifier, SliceOutput
 from models.lung_mask import lung_fraction, lung_mask
+from models.preprocessing import Preprocessing
 from models.resizing import fit
 from models.verdict import ExamVerdict
 from pacs.decoder import decode_apart
 from pacs.errors import Rejected
-from pacs.pixels import decode_all
+from pacs.pixels import Decoded, decode, in_order
 from pacs.report.content import polygon_area
 from pacs.selection import Selection, select
 from pacs.series import SeriesHeader, SourceSlice, read_series
@@ -104,6 +105,31 @@ def classify_series(
     )
 
 
+@dataclass(frozen=True)
+class PreparedSlice:
+    """A slice before the network. lung_fraction: None with the sentence why it could not be decoded in `error`.
+
+    fitted: int16 (size, size) in HU, and mask: the lungs' packed bits, where there is lung enough to classify it.
+    """
+
+    lung_fraction: float | None
+    fitted: NDArray[np.int16] | None = None
+    mask: NDArray[np.uint8] | None = None
+    error: str | None = None
+
+
+def prepare(decoded: Decoded, preprocessing: Preprocessing) -> PreparedSlice:
+    """Find the lungs of a slice and, where they are large enough, bring it to the network's input."""
+    spacing = decoded.source.pixel_spacing
+    if decoded.hu is None or spacing is None:
+        return PreparedSlice(None, error=decoded.error)
+    mask = lung_mask(decoded.hu, spacing)
+    fraction = lung_fraction(mask, spacing)
+    if fraction < preprocessing.min_lung_fraction:
+        return PreparedSlice(fraction)
+    return PreparedSlice(fraction, fit(decoded.hu, spacing, preprocessing.size), np.packbits(mask))
+
+
 class _Work:
     """One pass over a selection."""
 
@@ -139,21 +165,20 @@ class _Work:
     def _inputs(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
         preprocessing = self._classifier.bundle.description.preprocessing
         slices = self._selection.slices
-        decoded_slices = (
-            decode_apart(slices) if self._careful else decode_all(slices, threads=max(2, os.cpu_count() or 1))
+        prepared = (
+            (prepare(decoded, preprocessing) for decoded in decode_apart(slices))
+            if self._careful
+            else in_order(
+                lambda source: prepare(decode(source), preprocessing), slices, threads=max(2, os.cpu_count() or 1)
+            )
         )
-        for index, decoded in enumerate(decoded_slices):
+        for index, (source, image) in enumerate(zip(slices, prepared, strict=True)):
             self._sign_of_life()
-            source, spacing = decoded.source, decoded.source.pixel_spacing
-            if decoded.hu is None or spacing is None:
-                self._slices[index] = ClassifiedSlice(source, None, None, note=decoded.error)
-                continue
-            mask = lung_mask(decoded.hu, spacing)
-            fraction = lung_fraction(mask, spacing)
-            self._slices[index] = ClassifiedSlice(source, round(fraction, 4), None)
-            if fraction >= preprocessing.min_lung_fraction:
-                self.masks[index] = np.packbits(mask)
-                yield index, fit(decoded.hu, spacing, preprocessing.size)
+            fraction = None if image.lung_fraction is None else round(image.lung_fraction, 4)
+            self._slices[index] = ClassifiedSlice(source, fraction, None, note=image.error)
+            if image.fitted is not None and image.mask is not None:
+                self.masks[index] = image.mask
+                yield index, image.fitted
 
     def _sign_of_life(self) -> None:
         if time.monotonic() - self._last_sign > self._alive_seconds:

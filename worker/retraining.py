@@ -127,7 +127,7 @@ def run(
         material.bundle, data, output, application.settings.data_dir / "features",
         version=_free_version(application, material.model, name),
         fine_tune="all" if options.fine_tune == "all" else "last",
-        epochs=options.epochs, command=command, observer=observer,
+        epochs=options.epochs, command=command, observer=observer, int8=application.settings.training.int8,
     )  # fmt: skip
     observer.on_stage("Comparing")
     decision = decide_promotion(material.bundle, candidate, data, held_out)

@@ -180,6 +180,7 @@ class TrainingSettings(_Section):
 
     dataset: Path | None = None
     weights: Path | None = None
+    int8: bool = True
 
 
 class PeerSettings(_Section):

@@ -16,15 +16,21 @@ _PACKAGES = ("torch", "openvino", "pynetdicom", "pydicom", "highdicom", "sqlalch
 _PROGRAMS = {"Orthanc": ("Orthanc", "--version"), "DCMTK": ("/usr/bin/storescu", "--version")}
 
 
+_WANTED = {True: "≥ 1", False: "≤ 1", None: ""}
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A measurement. ratio: ours over what it is held against; where `at_least`, more is better."""
+    """A measurement. ratio: ours over what it is held against.
+
+    at_least: whether one or more is asked for, or one or less; None where nothing is.
+    """
 
     what: str
     ours: str
     against: str
     ratio: float
-    at_least: bool
+    at_least: bool | None
 
 
 class Figures:
@@ -33,7 +39,7 @@ class Figures:
     def __init__(self) -> None:
         self._figures: list[Figure] = []
 
-    def add(self, what: str, ours: str, against: str, ratio: float, *, at_least: bool) -> None:
+    def add(self, what: str, ours: str, against: str, ratio: float, *, at_least: bool | None) -> None:
         """Keep a measurement and print it."""
         self._figures.append(Figure(what, ours, against, ratio, at_least))
         print(f"\n{what}: {ours}; against {against}: {ratio:.2f}")
@@ -41,7 +47,7 @@ class Figures:
     def write(self, path: Path) -> None:
         """Write all of them as a table."""
         rows = [
-            f"| {each.what} | {each.ours} | {each.against} | {each.ratio:.2f} | {'≥' if each.at_least else '≤'} 1 |"
+            f"| {each.what} | {each.ours} | {each.against} | {each.ratio:.2f} | {_WANTED[each.at_least]} |"
             for each in self._figures
         ]
         head = [

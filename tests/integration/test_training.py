@@ -32,7 +32,7 @@ from worker.main import app
 
 CPU = torch.device("cpu")
 SIZE = 64
-QUICK = ("--size", SIZE, "--epochs", 2)
+QUICK = ("--no-int8", "--size", SIZE, "--epochs", 2)
 
 
 def reticula(folder: Path, *arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -178,8 +178,9 @@ def test_wrong_options_are_named(
 
 
 def test_ctrl_c_keeps_the_best_epoch_and_resume_goes_on(eight: Path, tmp_path: Path, here: Callable[..., Any]) -> None:
-    arguments = ("train", str(eight), "--output", "b", "--from-scratch", "--fine-tune", "all", "--one", "--folds", "1",
-                 "--size", "64", "--epochs", "400", "--batch", "4", "--learning-rate", "0.001")  # fmt: skip
+    arguments = ("train", str(eight), "--output", "b", "--from-scratch", "--no-int8", "--fine-tune", "all", "--one",
+                 "--folds", "1", "--size", "64", "--epochs", "400", "--batch", "4",
+                 "--learning-rate", "0.001")  # fmt: skip
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
         # A shell has what it runs in the background ignore the signal, and so would its children.
@@ -228,8 +229,8 @@ def test_a_run_whose_patients_were_corrected_is_not_gone_on_with(tmp_path: Path)
 
 
 def test_kill_9_in_mid_training_loses_no_finished_epoch(eight: Path, tmp_path: Path) -> None:
-    arguments = ("train", str(eight), "--output", "b", "--from-scratch", "--fine-tune", "all", "--one", "--folds", "1",
-                 "--size", "64", "--epochs", "3", "--batch", "16")  # fmt: skip
+    arguments = ("train", str(eight), "--output", "b", "--from-scratch", "--no-int8", "--fine-tune", "all", "--one",
+                 "--folds", "1", "--size", "64", "--epochs", "3", "--batch", "16")  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "worker.main", *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL
     )

@@ -40,7 +40,7 @@ def evaluate(
             sources, opened.description.preprocessing, None, bars, classes=opened.description.class_names
         )
         observer.on_stage("Classifying")
-        measured = evaluation.evaluate(opened, data, progress=observer.on_feature)
+        measured = evaluation.evaluate(opened, data, progress=observer.on_count)
     for warning in measured.warnings:
         console.err.print(warning, markup=False)
     if output is not None:

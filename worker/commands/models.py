@@ -7,6 +7,7 @@ from rich.table import Table
 
 from worker import audit, console, training_runs
 from worker.commands.context import application
+from worker.commands.quantise import quantise
 from worker.registry import as_json
 from worker.tables import TrainingRun
 
@@ -102,6 +103,9 @@ def rollback() -> None:
 def _pinned() -> str:
     pinned = application().settings.model
     return "" if pinned is None else f" But the setting 'model' says {pinned}, and that one classifies."
+
+
+app.command()(quantise)
 
 
 @app.command("import")

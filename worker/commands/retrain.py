@@ -194,7 +194,7 @@ def _observer(held: HeldRun) -> "Observer":
         stage[0] = f"{stage[0].partition(', ')[0]}, epoch {epoch.number} done"
         tell(None, None)
 
-    return Observer(on_feature=tell, progress=Progress(on_batch=tell, on_epoch=on_epoch), on_stage=on_stage)
+    return Observer(on_count=tell, progress=Progress(on_batch=tell, on_epoch=on_epoch), on_stage=on_stage)
 
 
 def _show_plan(plan: dict[str, Any], material: retraining.Material, *, as_json: bool) -> None:

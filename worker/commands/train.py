@@ -17,6 +17,7 @@ from worker.commands.learning import (
     FineTuneOption,
     FoldsOption,
     FromScratch,
+    Int8Option,
     LearningRate,
     SeedOption,
     Size,
@@ -57,6 +58,7 @@ def train(
         bool, typer.Option("--both/--one", help="Measure the other protocol as well, for comparison.")
     ] = True,
     size: Size = 512,
+    int8: Int8Option = True,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     limits: Annotated[str, typer.Option(help="What the card warns of.")] = learning.LIMITS,
@@ -107,6 +109,7 @@ def train(
         both=other_protocol,
         limits=limits,
         command=learning.command_line(),
+        int8=int8,
     )
     sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
@@ -123,4 +126,6 @@ def train(
     if trained.sentence:
         console.say(trained.sentence)
     bundle = trained.bundle
+    if bundle.description.quantisation is not None:
+        console.say(bundle.description.quantisation["sentence"])
     console.say(f"Bundle {bundle.description.name} {bundle.description.version} lies in {bundle.folder}.")
