@@ -103,7 +103,7 @@ def test_check_says_what_is_missing(installation: Installation) -> None:
     assert installation.run("models", "import", "demo").stdout == "Model demo 2.1 is imported (active).\n"
     assert installation.run("models", "import", "demo").stdout == "Model demo 2.1 is imported (active).\n"
     done = installation.run("check", check=False)
-    assert "ok    model: demo 2" in done.stdout
+    assert "ok    model: demo 2.1" in done.stdout
     (model,) = installation.json("models", "list")
     assert (model["name"], model["version"], model["active"]) == ("demo", "2", True)
     assert "Knows phantoms only" in installation.run("models", "show", "demo").stdout
