@@ -105,7 +105,7 @@ def test_check_says_what_is_missing(installation: Installation) -> None:
     done = installation.run("check", check=False)
     assert "ok    model: demo 2.1" in done.stdout
     (model,) = installation.json("models", "list")
-    assert (model["name"], model["version"], model["active"]) == ("demo", "2", True)
+    assert (model["name"], model["version"], model["active"]) == ("demo", "2.1", True)
     assert "Knows phantoms only" in installation.run("models", "show", "demo").stdout
 
 
