@@ -11,15 +11,17 @@ from worker.states import DeliveryState
 from worker.tables import RETRACTION, Classification, Delivery, ModelVersion, Series, SliceResult, Study
 
 
-def list_exams(session: Session) -> list[dict[str, Any]]:
-    """Return the latest revision of every series, the newest first."""
+def list_exams(session: Session, *, newest: int | None = None, state: str | None = None) -> list[dict[str, Any]]:
+    """Return the latest revision of every series, the newest first; of them only so many, or those in a state."""
+    wanted = exams.latest_revisions() if state is None else and_(exams.latest_revisions(), Series.state == state)
     rows = session.execute(
         select(Series, Study, Classification, ModelVersion)
         .join(Study, Study.id == Series.study_id)
         .outerjoin(Classification, Classification.series_id == Series.id)
         .outerjoin(ModelVersion, ModelVersion.id == Classification.model_id)
-        .where(exams.latest_revisions())
+        .where(wanted)
         .order_by(Series.received_at.desc(), Series.id.desc())
+        .limit(newest)
     )
     return [_exam(*row) for row in rows]
 

@@ -55,6 +55,7 @@ class Series(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "series_uid", "revision"),
         Index("ix_series_state_precedence", "state", "precedence"),
+        Index("ix_series_received_at_id", "received_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

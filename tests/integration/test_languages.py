@@ -65,3 +65,13 @@ def test_no_sentence_is_missing(installation: Installation) -> None:
             assert all(said.strip() for known in table.values() for said in known)
         assert not [key for key in named if key not in wording._NAMES], language
         assert not [state for state in (*State, *DeliveryState) if state not in wording._VALUES]
+
+
+def test_the_list_can_be_shortened(installation: Installation) -> None:
+    everything = installation.json("exams", "list")
+    assert installation.json("exams", "list", "--newest", "1") == everything[:1]
+    rejected = installation.json("exams", "list", "--state", "rejected")
+    assert rejected == [row for row in everything if row["state"] == "rejected"] != []
+    wrong = installation.run("exams", "list", "--state", "lost", check=False)
+    assert wrong.returncode == 2
+    assert "rejected" in wrong.stderr

@@ -14,6 +14,7 @@ from worker.commands.context import application
 from worker.database import Database
 from worker.errors import UnavailableError
 from worker.listing import list_exams, show_exam
+from worker.states import State
 from worker.tables import Series
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The exams.")
@@ -32,15 +33,21 @@ def _note(database: Database, action: str, subject: str) -> None:
 
 
 @app.command("list")
-def list_all(as_json: AsJson = False) -> None:
+def list_all(
+    newest: Annotated[int | None, typer.Option(help="Only so many.", min=1)] = None,
+    state: Annotated[str | None, typer.Option(help="Only those that are in this state.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List all series, the newest first.
 
-    Example: reticula exams list --json
+    Example: reticula exams list --newest 20
     """
+    if state is not None and state not in list(State):
+        raise typer.BadParameter(f"--state is {state!r}: it must be one of {', '.join(State)}.")
     app_ = application()
     database, language = app_.database, app_.settings.language
     with database.read() as session:
-        rows = list_exams(session)
+        rows = list_exams(session, newest=newest, state=state)
     _note(database, "exams listed", f"{len(rows)} series")
     if as_json:
         console.say_json(rows)

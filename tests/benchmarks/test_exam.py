@@ -1,0 +1,169 @@
+"""An exam from complete to stored in the PACS, its memory, and what compressed slices cost."""
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless, generate_uid
+from sqlalchemy import select
+
+from models.classifier import Classifier
+from tests.benchmarks.conftest import Figures
+from tests.installation import Installation
+from tests.servers import Orthanc, need
+from training.phantom import write_phantoms
+from worker.classification import classify_series
+from worker.database import Database
+from worker.registry import demo_bundle
+from worker.tables import Series
+
+SMALL, LARGE = 300, 1500
+SECONDS, TIMES, GIB, COMPRESSED = 4.0, 5.2, 1.2 * 1000**3 / 1024**3, 2.0
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("phantoms")
+    (exam,) = write_phantoms(folder, seed=5, exams=1, slices=SMALL)
+    return sorted((folder / exam.folder).glob("*.dcm"))
+
+
+def another_exam(slices: list[Path], folder: Path, count: int) -> str:
+    """Write an exam of so many slices, new to everybody; slices are repeated a little further on. Return its UID."""
+    folder.mkdir(parents=True)
+    study, series = generate_uid(), generate_uid()
+    copies = count // len(slices)
+    for path in slices:
+        dataset = dcmread(path)
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+        x, y, z = dataset.ImagePositionPatient
+        number = int(dataset.InstanceNumber)
+        for copy in range(copies):
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            dataset.ImagePositionPatient = [x, y, round(float(z) + 0.1 * copy, 3)]
+            dataset.InstanceNumber = number * copies + copy
+            dataset.save_as(folder / f"{number:04}-{copy}.dcm")
+    return series
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    orthanc = Orthanc(tmp_path / "orthanc")
+    orthanc.start()
+    made = Installation(
+        tmp_path / "installation",
+        f'[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {orthanc.port}\n'
+        'ae_title = "ORTHANC"\n',
+    )
+    made.prepare()
+    made.start("up")
+    yield made
+    made.close()
+    orthanc.stop()
+
+
+def send(installation: Installation, folder: Path) -> None:
+    subprocess.run(
+        [need("/usr/bin/storescu", "dcmtk"), "-R", "+sd", "-aec", "RETICULA", "127.0.0.1", str(installation.port),
+         str(folder)],
+        check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"},
+    )  # fmt: skip
+
+
+def seconds_of(database: Database, series_uid: str) -> float:
+    """From complete to accepted by the PACS."""
+    with database.read() as session:
+        row = session.scalars(select(Series).where(Series.series_uid == series_uid)).one()
+        assert row.queued_at is not None
+        assert row.reported_at is not None
+        return float((row.reported_at - row.queued_at).total_seconds())
+
+
+def peak_gib(installation: Installation) -> float:
+    """The most memory that any of our processes has held."""
+    peaks: list[int] = []
+    for process in installation.processes:
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            lines = Path(f"/proc/{each.pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+            peaks.extend(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return max(peaks) / 1024**2
+
+
+def test_an_exam_from_complete_to_stored(
+    tmp_path: Path, slices: list[Path], installation: Installation, figures: Figures
+) -> None:
+    database = Database(f"sqlite:///{installation.data / 'reticula.sqlite3'}")
+    median: dict[int, float] = {}
+    for count in (SMALL, LARGE):
+        taken = []
+        for number in range(ROUNDS + (count == SMALL)):  # the first one of all loads the model
+            folder = tmp_path / f"exam-{count}-{number}"
+            uid = another_exam(slices, folder, count)
+            send(installation, folder)
+            installation.wait_for_state(uid, "reported", seconds=120)
+            taken.append(seconds_of(database, uid))
+        median[count] = statistics.median(taken[-ROUNDS:])
+        memory = peak_gib(installation)
+        figures.add(
+            f"memory after exams of {count} slices, the largest process", f"{memory:.2f} GiB", f"limit {GIB:.2f} GiB",
+            memory / GIB, at_least=False,
+        )  # fmt: skip
+    figures.add(
+        f"exam of {SMALL} slices, complete to stored in Orthanc", f"{median[SMALL]:.1f} s", f"limit {SECONDS} s",
+        median[SMALL] / SECONDS, at_least=False,
+    )  # fmt: skip
+    figures.add(
+        f"exam of {LARGE} slices", f"{median[LARGE]:.1f} s", f"{TIMES} × that of {SMALL}",
+        median[LARGE] / median[SMALL] / TIMES, at_least=False,
+    )  # fmt: skip
+    database.dispose()
+
+
+def _by_dcmtk(tool: str) -> Callable[[Path, Path], None]:
+    def encode(source: Path, target: Path) -> None:
+        subprocess.run([need(f"/usr/bin/{tool}", "dcmtk"), str(source), str(target)], check=True, capture_output=True)
+
+    return encode
+
+
+def _jpeg_2000(source: Path, target: Path) -> None:
+    dataset = dcmread(source)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.save_as(target)
+
+
+ENCODERS: dict[str, Callable[[Path, Path], None]] = {
+    "JPEG-LS": _by_dcmtk("dcmcjpls"),
+    "JPEG 2000": _jpeg_2000,
+    "JPEG Lossless": _by_dcmtk("dcmcjpeg"),
+}
+
+
+def test_compressed_slices(tmp_path: Path, slices: list[Path], figures: Figures) -> None:
+    classifier = Classifier.open(demo_bundle())
+    series = {"uncompressed": slices}
+    for name, encode in ENCODERS.items():
+        (tmp_path / name).mkdir()
+        series[name] = [tmp_path / name / path.name for path in slices]
+        for source, target in zip(slices, series[name], strict=True):
+            encode(source, target)
+    times: dict[str, list[float]] = {name: [] for name in series}
+    for _round in range(ROUNDS):
+        for name, files in series.items():
+            started = time.perf_counter()
+            classify_series(files, classifier, min_slices=3)
+            times[name].append(time.perf_counter() - started)
+    plain = statistics.median(times["uncompressed"])
+    for name in ENCODERS:
+        pairs = [one / other for one, other in zip(times[name], times["uncompressed"], strict=True)]
+        figures.add(
+            f"{SMALL} slices in {name}", f"{statistics.median(times[name]):.1f} s",
+            f"{COMPRESSED:.0f} × uncompressed: {plain:.1f} s", statistics.median(pairs) / COMPRESSED, at_least=False,
+        )  # fmt: skip
