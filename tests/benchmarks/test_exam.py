@@ -59,7 +59,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     orthanc.start()
     made = Installation(
         tmp_path / "installation",
-        f'[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {orthanc.port}\n'
+        f'\n[[destinations]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {orthanc.port}\n'
         'ae_title = "ORTHANC"\n',
     )
     made.prepare()
