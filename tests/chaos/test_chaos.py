@@ -107,5 +107,5 @@ def test_nothing_is_lost_or_doubled_with_servers(tmp_path: Path, need_servers: N
 
 
 def test_nothing_is_lost_or_doubled_embedded(tmp_path: Path) -> None:
-    result = run(tmp_path, seed=12, series=8, slices=10, faults=6, servers=False, patience=45)
+    result = run(tmp_path, seed=12, series=8, slices=40, faults=6, servers=False, patience=45)
     assert_clean(result, series=8, each_stage=1)
