@@ -138,9 +138,10 @@ def open_bundle(folder: Path) -> Bundle:
             raise BundleError(f"{folder / name} was altered: its sha256 is not that in {MANIFEST}.")
     try:
         description = _description(content)
+        quantised = description.quantised
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{manifest} is incomplete: {error!r}.") from error
-    if description.quantised and not {QUANTISED, f"{Path(QUANTISED).stem}.bin"} <= files.keys():
+    if quantised and not {QUANTISED, f"{Path(QUANTISED).stem}.bin"} <= files.keys():
         raise BundleError(f"{manifest} is incomplete: it names no int8 network.")
     return Bundle(folder, hashlib.sha256(raw).hexdigest(), description)
 

@@ -69,8 +69,13 @@ def quantise(
     calibration, held = divide(data, learned, seed)
     with tempfile.TemporaryDirectory() as workshop:
         path = Path(workshop) / QUANTISED
-        openvino.save_model(_int8(bundle.network, data.images, calibration), path)
-        gate = _judge(bundle, path, data, held, len(calibration), progress)
+        try:
+            openvino.save_model(_int8(bundle.network, data.images, calibration), path)
+            gate = _judge(bundle, path, data, held, len(calibration), progress)
+        except Exception as error:  # the libraries raise whatever they like, and what was learned must not be lost
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            sentence = f"Not served in int8: the network could not be made or run so ({why})."
+            return Gate(False, sentence, 0, 0, 0, 0, 0, 0.0, 0.0, len(calibration))
         if gate.kept:
             for file in (path, path.with_suffix(".bin")):
                 shutil.copyfile(file, bundle.folder / file.name)

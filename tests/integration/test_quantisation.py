@@ -111,6 +111,18 @@ def test_what_does_not_pass_is_not_kept(
     assert Classifier(made).precision != "int8"
 
 
+def test_a_network_that_cannot_be_quantised_costs_no_bundle(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_given: object) -> object:
+        raise RuntimeError("no kernel for this layer\nand a trace")
+
+    monkeypatch.setattr(quantisation, "_int8", fail)
+    made = quantise_bundle(bundle, tmp_path / "float", tiny_data(), version="2", seed=0)
+    assert made.quantised is None
+    assert "could not be made or run so (no kernel for this layer)" in (made.folder / "card.md").read_text("utf-8")
+
+
 @pytest.mark.usefixtures("small_gate")
 def test_phantoms_stand_in_for_patients_who_are_too_few(bundle: Bundle, tmp_path: Path) -> None:
     data = labelled_slices({"UIP": {"a": 10, "b": 10}, "NSIP": {"c": 10, "d": 10}})

@@ -41,6 +41,11 @@ def test_no_body_no_lungs() -> None:
         assert not lung_mask(np.full((300, 200), value, np.int16), (0.7, 0.7)).any()
 
 
+def test_a_spacing_that_cannot_be_costs_nothing() -> None:
+    (image,) = render(plan_exam("NSIP", 3, 0, slices=1, lungs=True))
+    assert lung_mask(image.hu, (1e-7, 1e-7)).shape == image.hu.shape
+
+
 def test_blocks_average_and_repeat_the_edge() -> None:
     image = np.arange(15, dtype=np.int16).reshape(3, 5)
     assert block_mean(image, 1).tolist() == image.tolist()
@@ -139,6 +144,8 @@ def test_an_altered_bundle_does_not_open(bundle: Path) -> None:
         (lambda manifest: manifest["files"].update({"../x": "0"}), "outside the bundle"),
         (lambda manifest: manifest.pop("classes"), "incomplete"),
         (lambda manifest: manifest["preprocessing"].update(colour="red"), "incomplete"),
+        (lambda manifest: manifest.update(quantisation={}), "incomplete"),
+        (lambda manifest: manifest.update(quantisation={"kept": True}), "no int8 network"),
     ],
 )
 def test_a_wrong_manifest_is_one_sentence(bundle: Path, change: object, sentence: str) -> None:
