@@ -34,6 +34,10 @@ class Counts(Protocol):
         """Tell how many connections this process has; return how many there are."""
         ...
 
+    def lead(self, own: int) -> int:
+        """Return how many connections this process, which has so many, has more than the one that has the fewest."""
+        ...
+
     def reserve(self, size: int, most: int) -> bool:
         """Count bytes under way (fewer, where negative); False where that would be too many."""
         ...
@@ -66,6 +70,10 @@ class LocalCounts:
     def connections(self, own: int) -> int:
         """Return how many connections there are: its own."""
         return own
+
+    def lead(self, own: int) -> int:
+        """Return 0: there is no other process."""
+        return 0
 
     def reserve(self, size: int, most: int) -> bool:
         """Count bytes under way (fewer, where negative); False where that would be too many."""
@@ -127,6 +135,12 @@ class SharedCounts:
             _own, receiving = self._row(self._part)
             _ROW.pack_into(self._map, _ROW.size * self._part, own, receiving)
             return sum(self._row(part)[0] for part in range(self._processes))
+
+    def lead(self, own: int) -> int:
+        """Return how many connections this process, which has so many, has more than the one that has the fewest."""
+        with self._locked():
+            others = [self._row(part)[0] for part in range(self._processes) if part != self._part]
+        return max(0, own - min(others, default=own))
 
     def reserve(self, size: int, most: int) -> bool:
         """Count bytes under way (fewer, where negative); False where that would be too many."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from pacs.errors import Unreadable
@@ -47,21 +47,39 @@ def read_elements(encoded: bytes, syntax: UID, keywords: Sequence[str] | None = 
 
     Raises what pydicom and zlib raise on garbage.
     """
+    dataset = Dataset()
+    dataset.update(_read(encoded, syntax, None if keywords is None else [Tag(keyword) for keyword in keywords]))
+    return dataset
+
+
+def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str, str]:
+    """Return UIDs of a dataset in a transfer syntax: as they stand there, valid or not, and empty where one is absent.
+
+    They are taken as bytes: what pydicom makes of them takes longer than to sync the instance on disk.
+    Raises what pydicom and zlib raise on garbage.
+    """
+    tags = [Tag(keyword) for keyword in keywords]
+    dataset = _read(encoded, syntax, tags)
+    values = [dataset.get_item(tag).value if tag in dataset else b"" for tag in tags]
+    return {
+        keyword: value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+        for keyword, value in zip(keywords, values, strict=True)
+    }
+
+
+def _read(encoded: bytes, syntax: UID, wanted: list[BaseTag] | None) -> Dataset:
     if syntax.is_deflated:
         encoded = zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, _LONGEST_HEAD)
-    wanted = None if keywords is None else [Tag(keyword) for keyword in keywords]
-    last = _PIXELS_FROM if wanted is None else min(_PIXELS_FROM, Tag(max(wanted) + 1))
+    last = int(_PIXELS_FROM) if wanted is None else min(int(_PIXELS_FROM), max(wanted) + 1)
     tags: Any = wanted
-    found = read_dataset(
+    return read_dataset(
         BytesIO(encoded),
         is_implicit_VR=syntax.is_implicit_VR,
         is_little_endian=syntax.is_little_endian,
-        stop_when=lambda tag, _vr, _length: bool(tag >= last),
+        # Tags compare slower than the numbers that they are, and this is asked of each element.
+        stop_when=lambda tag, _vr, _length: int.__ge__(tag, last),
         specific_tags=tags,
     )
-    dataset = Dataset()
-    dataset.update(found)
-    return dataset
 
 
 def inflates_beyond(deflated: bytes, limit: int) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pacs.discreet import said
-from pacs.elements import is_uid, text
+from pacs.elements import is_uid
 from pacs.errors import Unreadable
-from pacs.head import inflates_beyond, read_elements
+from pacs.head import inflates_beyond, read_uids
 from pacs.part10 import Announced, file_head
 from pacs.spool import InstanceStore, ReceivedInstance, Stored, is_disk_full
 
@@ -98,8 +98,7 @@ def read_instance(announced: Announced, encoded: bytes, longest: int) -> Receive
     longest: bytes that a deflated dataset may have when it is inflated. Raises Unreadable.
     """
     try:
-        dataset = read_elements(encoded, announced.syntax, _IDENTIFYING)
-        uids = {keyword: text(dataset, keyword) for keyword in _IDENTIFYING}
+        uids = read_uids(encoded, announced.syntax, _IDENTIFYING)
     except Exception as error:  # pydicom raises whatever it likes on garbage
         raise Unreadable(f"the dataset cannot be read ({said(error)})") from error
     for keyword, uid in uids.items():

@@ -23,14 +23,21 @@ from pynetdicom.transport import AssociationSocket
 _WAIT_SECONDS = 0.05
 # An association that has ended is not waited for.
 _ENDING_SECONDS = 0.001
+# Bytes that are read ahead at most: two PDUs of those who send the largest.
+_AHEAD = 1 << 18
 _NOTHING = (None, None)
 
 
 class PromptSocket(AssociationSocket):
-    """A connection that is waited for together with what is to be sent on it, and that is acknowledged at once."""
+    """A connection that is waited for together with what is to be sent on it, and that is acknowledged at once.
+
+    What has come is read as a whole, not header by header.
+    """
 
     def __init__(self, association: Association, connection: Any) -> None:
         super().__init__(association, client_socket=connection)
+        self._ahead = memoryview(bytearray(_AHEAD))
+        self._taken = self._read = 0  # positions in it
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         weakref.finalize(self, _close, self._woken, self._waker)
@@ -50,6 +57,8 @@ class PromptSocket(AssociationSocket):
         if connection is None or not self._is_connected:
             time.sleep(_ENDING_SECONDS)
             return False
+        if self.held:
+            return True
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return True
         busy = not self.event_queue.empty() or service.state_machine.current_state == "Sta13"
@@ -62,10 +71,33 @@ class PromptSocket(AssociationSocket):
             os.read(self._woken, 4096)
         return connection in found
 
-    def acknowledge(self) -> None:
-        """Acknowledge what has come; a sender without TCP_NODELAY waits 40 ms for that, at every image."""
-        if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    @property
+    def held(self) -> int:
+        """The number of bytes that were read and not yet taken."""
+        return self._read - self._taken
+
+    def look(self, size: int) -> memoryview:
+        """Return so many bytes of those that were read, or all of them, and leave them."""
+        return self._ahead[self._taken : min(self._read, self._taken + size)]
+
+    def take(self, most: int) -> memoryview:
+        """Return so many bytes of those that were read, or all of them; valid until more is read."""
+        taken = self.look(most)
+        self._taken += len(taken)
+        return taken
+
+    def fill(self, seconds: float) -> bool:
+        """Read what has come, wait so long for it; False where the peer has closed the connection. Raises OSError."""
+        connection: Any = self.socket
+        left = self.held
+        self._ahead[:left] = self.look(left)
+        self._taken, self._read = 0, left
+        connection.settimeout(seconds)
+        count = connection.recv_into(self._ahead[left:])
+        self._read += count
+        if hasattr(socket, "TCP_QUICKACK"):  # a sender without TCP_NODELAY waits 40 ms for that, at every image
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return bool(count)
 
 
 def wake_up(association: Association, connection: PromptSocket) -> None:

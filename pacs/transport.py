@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from pacs.answers import answer_at_once
 from pacs.counts import Counts
 from pacs.discreet import said
+from pacs.fragments import PDU_HEADER, take_fragments
 from pacs.reactor import PromptSocket, wake_up
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ logger = logging.getLogger(__name__)
 _PDU_MARGIN = 4096
 # One message is on its way at a time (no asynchronous operations are negotiated); a release may follow.
 _MOST_UNANSWERED = 2
-_PIECE = 1 << 18
+# Bytes that are reserved at a time.
+_RESERVED = 1 << 20
+# Seconds that a connection is left to the other processes, for each that this one has more; one that hangs costs that.
+_STEP_BACK, _LONGEST_STEP_BACK = 0.005, 0.02
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,11 @@ class Server(ThreadedAssociationServer):
         self.counts.connections(self._connected())
 
     def get_request(self) -> tuple[Any, Any]:
-        """Accept a connection and nothing else: the handshake is its own thread's."""
+        """Accept a connection and nothing else: the handshake is its own thread's.
+
+        Of several processes the one that has the fewest connections comes first; a core each is what they are for.
+        """
+        time.sleep(min(self.counts.lead(self._connected()) * _STEP_BACK, _LONGEST_STEP_BACK))
         return self.socket.accept()  # type: ignore[union-attr]
 
     def shutdown(self) -> None:
@@ -210,6 +218,7 @@ class _Connection(RequestHandler):
         association.dul.socket = connection = _BoundedSocket(association, self.request, self.server)
         wake_up(association, connection)
         answer_at_once(association)
+        take_fragments(association, connection)
         machine = association.dul.state_machine
         machine.do_action = partial(_act, association, machine.do_action)  # type: ignore[method-assign]
         return association
@@ -221,39 +230,59 @@ class _BoundedSocket(PromptSocket):
     def __init__(self, association: Association, connection: Any, server: Server) -> None:
         super().__init__(association, connection)
         self._server = server
-        self._message = 0
+        self._message = self._reserved = 0
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return so many bytes, or fewer where the peer has closed the connection. Raises OSError beyond a limit."""
-        limits = self._server.limits
-        header = nr_bytes == 6  # type and length of a PDU come first, alone
-        if nr_bytes > limits.pdu + _PDU_MARGIN:
-            raise self._excess(f"a PDU of {nr_bytes} bytes; {limits.pdu} is the most")
-        if not header:
-            self._count(nr_bytes)
-        received = bytearray(nr_bytes)
-        view, filled = memoryview(received), 0
-        deadline = time.monotonic() + limits.pdu_seconds
-        while filled < nr_bytes:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise self._excess(f"a PDU took more than {limits.pdu_seconds:g} s")
-            if header or not filled:  # then it has waited for this PDU only; each call of it costs a call of the system
-                self.socket.settimeout(left)  # type: ignore[union-attr]
-            count = self.socket.recv_into(view[filled : filled + _PIECE])  # type: ignore[union-attr]
-            if not count:
-                break
-            filled += count
-        if not header:
-            self.acknowledge()
-        view.release()
-        del received[filled:]
+        if nr_bytes != PDU_HEADER:  # type and length of a PDU come first, alone
+            self.expect(nr_bytes)
+        received = bytearray()
+        for piece in self.pieces(nr_bytes):
+            received += piece
         return received
+
+    def peek(self, size: int) -> memoryview:
+        """Return the next bytes and leave them; fewer where the peer has closed the connection.
+
+        Raises OSError beyond a limit.
+        """
+        deadline = time.monotonic() + self._server.limits.pdu_seconds
+        while self.held < size and self.fill(self._left(deadline)):
+            pass
+        return self.look(size)
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield so many bytes as they come, or fewer where the peer has closed the connection.
+
+        Each piece is valid until the next. Raises OSError beyond a limit.
+        """
+        deadline = time.monotonic() + self._server.limits.pdu_seconds
+        while size and (self.held or self.fill(self._left(deadline))):
+            piece = self.take(size)
+            size -= len(piece)
+            yield piece
+
+    def expect(self, size: int) -> None:
+        """Count a PDU of so many bytes, which begins. Raises OSError beyond a limit."""
+        limits = self._server.limits
+        if size > limits.pdu + _PDU_MARGIN:
+            raise self._excess(f"a PDU of {size} bytes; {limits.pdu} is the most")
+        if self.assoc.dimse.msg_queue.qsize() > _MOST_UNANSWERED:
+            raise self._excess("requests come without waiting for their answers")
+        if self._message + size > limits.instance:
+            raise self._excess(f"an instance of more than {limits.instance} bytes")
+        self._message += size
+        # Other processes share what is reserved, and wait for each other there: not at every PDU.
+        wanted = -(-self._message // _RESERVED) * _RESERVED - self._reserved
+        if wanted and not self._server.reserve(wanted):
+            raise self._excess(f"more than {limits.receiving} bytes are being received already")
+        self._reserved += wanted
 
     def message_ended(self) -> None:
         """Begin to count anew: a message has come to its end."""
-        self._server.reserve(-self._message)
-        self._message = 0
+        if self._reserved:
+            self._server.reserve(-self._reserved)
+        self._message = self._reserved = 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -268,15 +297,11 @@ class _BoundedSocket(PromptSocket):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def _count(self, size: int) -> None:
-        limits = self._server.limits
-        if self.assoc.dimse.msg_queue.qsize() > _MOST_UNANSWERED:
-            raise self._excess("requests come without waiting for their answers")
-        if self._message + size > limits.instance:
-            raise self._excess(f"an instance of more than {limits.instance} bytes")
-        if not self._server.reserve(size):
-            raise self._excess(f"more than {limits.receiving} bytes are being received already")
-        self._message += size
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise self._excess(f"a PDU took more than {self._server.limits.pdu_seconds:g} s")
+        return left
 
     def _excess(self, what: str) -> OSError:
         logger.warning("Association from %s ended: %s.", self.assoc.requestor.address, what)

@@ -44,8 +44,8 @@ class Figures:
         self._figures.append(Figure(what, ours, against, ratio, at_least))
         print(f"\n{what}: {ours}; against {against}: {ratio:.2f}")
 
-    def write(self, path: Path) -> None:
-        """Write all of them as a table."""
+    def write(self, path: Path, failed: int) -> None:
+        """Write all of them as a table. failed: the benchmarks that measured nothing, or not all."""
         rows = [
             f"| {each.what} | {each.ours} | {each.against} | {each.ratio:.2f} | {_WANTED[each.at_least]} |"
             for each in self._figures
@@ -60,6 +60,7 @@ class Figures:
             "Each ratio is ours over what stands beside it, measured in the same run; medians. Limits are what was",
             "asked for, not what another program reached.",
             "",
+            *([f"**{failed} of the benchmarks failed: what they measure is not all here.**", ""] if failed else []),
             "| what | here | against | ratio | wanted |",
             "| --- | --- | --- | --- | --- |",
         ]
@@ -76,8 +77,8 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     kept = Figures()
     yield kept
     table = request.config.getoption("--table")
-    if table is not None and not request.session.testsfailed:
-        kept.write(table)
+    if table is not None:
+        kept.write(table, request.session.testsfailed)
 
 
 def _machine() -> str:

@@ -1,7 +1,7 @@
 """Where fuzzing starts: one good input of each kind for each target."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def commitments() -> Iterator[bytes]:
         yield encode(dataset, is_implicit_vr=True, is_little_endian=True) or b""
 
 
-def association_request(calling: str = "FUZZ", called: str = "RETICULA") -> bytes:
+def association_request(calling: str = "FUZZ", called: str = "RETICULA", syntaxes: Iterable[UID] = SYNTAXES) -> bytes:
     """An A-ASSOCIATE-RQ PDU for CT and verification."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID("1.2.840.10008.3.1.1.1")
@@ -102,7 +102,7 @@ def association_request(calling: str = "FUZZ", called: str = "RETICULA") -> byte
     primitive.user_information = [length]
     contexts = []
     for index, sop_class in enumerate((CTImageStorage, UID("1.2.840.10008.1.1"), UID("1.2.840.10008.1.20.1"))):
-        context = build_context(sop_class, list(SYNTAXES))
+        context = build_context(sop_class, list(syntaxes))
         context.context_id = 2 * index + 1
         contexts.append(context)
     primitive.presentation_context_definition_list = contexts
@@ -111,14 +111,18 @@ def association_request(calling: str = "FUZZ", called: str = "RETICULA") -> byte
     return bytes(pdu.encode())
 
 
-def c_store(encoded: bytes, sop_uid: str) -> bytes:
-    """The P-DATA-TF PDUs of a C-STORE-RQ with a dataset."""
+def c_store_command(sop_uid: str) -> bytes:
+    """The command set of a C-STORE-RQ."""
     command = Dataset()
     command.CommandGroupLength = 0
     command.AffectedSOPClassUID, command.AffectedSOPInstanceUID = CTImageStorage, sop_uid
     command.CommandField, command.MessageID, command.Priority, command.CommandDataSetType = 1, 1, 0, 1
-    encoded_command = encode(command, is_implicit_vr=True, is_little_endian=True) or b""
-    return _data(b"\x03" + encoded_command) + _data(b"\x02" + encoded)
+    return encode(command, is_implicit_vr=True, is_little_endian=True) or b""
+
+
+def c_store(encoded: bytes, sop_uid: str) -> bytes:
+    """The P-DATA-TF PDUs of a C-STORE-RQ with a dataset."""
+    return _data(b"\x03" + c_store_command(sop_uid)) + _data(b"\x02" + encoded)
 
 
 def release() -> bytes:

@@ -54,6 +54,21 @@ def test_limits_hold_across_processes_and_a_dead_one_gives_its_places_back(insta
         each.abort()
 
 
+def test_each_takes_its_share(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "site", listeners=2)
+    installation.prepare()
+    listener = installation.start("listen")
+    open_ = [associate(installation) for _ in range(6)]
+    shares = [
+        sum(each.status == psutil.CONN_ESTABLISHED for each in child.net_connections())
+        for child in psutil.Process(listener.pid).children()
+    ]
+    assert shares == [3, 3]
+    for each in open_:
+        each.release()
+    installation.close()
+
+
 def test_both_take_instances_and_one_that_dies_loses_nothing(
     installation: Installation, phantoms: Phantoms, dcmtk: dict[str, str]
 ) -> None:

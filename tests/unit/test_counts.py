@@ -74,3 +74,13 @@ def test_no_two_processes_take_the_last_place(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         taken = pool.starmap(_admit_many, [(tmp_path / "counts", number) for number in range(4)])
     assert sum(taken) == 20
+
+
+def test_a_process_knows_how_many_connections_it_has_more_than_another(part: Callable[[int], SharedCounts]) -> None:
+    first, second = part(0), part(1)
+    assert first.lead(0) == 0
+    assert first.lead(3) == 3
+    second.connections(2)
+    assert first.lead(3) == 1
+    assert first.lead(1) == 0
+    assert LocalCounts().lead(7) == 0
