@@ -12,12 +12,12 @@ from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.utils import pixel_array
 
-from pacs import jpeg_extended
+from pacs import codecs
 from pacs.discreet import said
 from pacs.errors import Unreadable
 from pacs.series import Rescale, SourceSlice
 
-jpeg_extended.register()
+codecs.register()
 
 # What lies outside the reconstructed circle counts as air.
 PADDING_HU = -1024
