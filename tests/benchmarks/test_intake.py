@@ -89,10 +89,20 @@ def slices_per_second(folders: list[Path], to: Receiver, *, no_delay: bool) -> f
 
 
 @pytest.fixture
-def receivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Receiver]]:
+def ours(tmp_path: Path) -> Iterator[Installation]:
+    """Ourselves, with as many processes as by default; what all receivers kept is removed at the end."""
+    made = Installation(tmp_path / "ours", listeners=PROCESSES)
+    made.prepare()
+    yield made
+    made.close()
+    for child in tmp_path.iterdir():
+        shutil.rmtree(child)
+
+
+@pytest.fixture
+def receivers(tmp_path: Path, ours: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Receiver]]:
     """Ourselves first; the peers with their best setting."""
     monkeypatch.setenv("TCP_NODELAY", "1")
-    ours = Installation(tmp_path / "ours", listeners=PROCESSES)
     ours.start("listen")
     orthanc = Orthanc(tmp_path / "orthanc")
     orthanc.start()
@@ -112,15 +122,10 @@ def receivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
     storescp.terminate()
     storescp.wait(10)
     orthanc.stop()
-    ours.close()
-    for child in tmp_path.iterdir():
-        shutil.rmtree(child)
 
 
-def test_answers_while_a_worker_classifies(tmp_path: Path, figures: Figures) -> None:
+def test_answers_while_a_worker_classifies(tmp_path: Path, ours: Installation, figures: Figures) -> None:
     """A sender of single slices, beside a worker that has the same cores."""
-    ours = Installation(tmp_path / "ours", listeners=PROCESSES)
-    ours.prepare()
     for command in ("listen", "sweep"):
         ours.start(command)
     (exam,) = write_phantoms(tmp_path / "phantoms", seed=6, exams=1, slices=SLICES)
@@ -141,7 +146,6 @@ def test_answers_while_a_worker_classifies(tmp_path: Path, figures: Figures) -> 
         if ours.exams()[exam.series_uid]["state"] != "classifying":
             break
     association.release()
-    ours.close()
     longest = max(waits)
     figures.add(
         f"the longest of {len(waits)} answers while a worker classifies", f"{longest:.2f} s "
@@ -150,7 +154,7 @@ def test_answers_while_a_worker_classifies(tmp_path: Path, figures: Figures) -> 
 
 
 def test_intake(tmp_path: Path, receivers: list[Receiver], figures: Figures) -> None:
-    ours, orthanc, storescp = receivers
+    reticula, orthanc, storescp = receivers
     disk: list[float] = []
     for associations in ASSOCIATIONS:
         rates: dict[tuple[str, bool], list[float]] = {}
@@ -159,14 +163,14 @@ def test_intake(tmp_path: Path, receivers: list[Receiver], figures: Figures) -> 
             disk.append(synced_per_second(tmp_path / f"disk-{associations}-{round_}"))
             for no_delay in (True, False):
                 for receiver in receivers:
-                    if receiver is not ours and not no_delay and round_:
+                    if receiver is not reticula and not no_delay and round_:
                         continue  # 40 ms an image: once is enough
                     rate = slices_per_second(folders, receiver, no_delay=no_delay)
                     rates.setdefault((receiver.name, no_delay), []).append(rate)
         median = {key: statistics.median(each) for key, each in rates.items()}
         best = max(median[orthanc.name, True], median[orthanc.name, False])
         for no_delay in (True, False):
-            rate = median[ours.name, no_delay]
+            rate = median[reticula.name, no_delay]
             limit = LIMITS[associations]
             what = f"intake, {associations} associations, TCP_NODELAY {'' if no_delay else 'not '}set"
             said = f"{rate:.0f} slices/s"
