@@ -16,6 +16,8 @@ from models.familiarity import load_familiarity
 from models.inference import CompiledNetwork, multiplies_int8
 from models.verdict import ExamVerdict, decide
 
+_FLOAT = {"INFERENCE_PRECISION_HINT": "f32"}
+
 
 @dataclass(frozen=True)
 class SliceOutput:
@@ -45,7 +47,8 @@ class Classifier:
         try:
             read = openvino.Core().read_model(network)
             self._explains = add_activation(read)
-            self._network = CompiledNetwork(read, {"INFERENCE_PRECISION_HINT": "f32"} if exact else None)
+            # What is left of an int8 network in floating point is the same on every machine, as its gate asked it.
+            self._network = CompiledNetwork(read, _FLOAT if exact or self._quantised else None)
         except RuntimeError as error:
             raise BundleError(f"{network} cannot be run: {error}") from error
         size, classes = bundle.description.preprocessing.size, len(bundle.description.classes)

@@ -25,12 +25,14 @@ def tiny_data(count: int = 24, seed: int = 0) -> LabelledSlices:
     return labelled_slices(patients(("UIP", "NSIP"), count), size=SIZE, seed=seed)
 
 
-def make_bundle(folder: Path, data: LabelledSlices | None = None, *, epochs: int = 1, rate: float = 1e-4) -> Bundle:
+def make_bundle(
+    folder: Path, data: LabelledSlices | None = None, *, epochs: int = 1, rate: float = 1e-4, int8: bool = False
+) -> Bundle:
     """Train the last layer of a random network for an epoch."""
     recipe = Recipe(
         name="tiny", version="1", architecture="mobilenet_v2", start=Start("scratch"), protocol="patient",
         fine_tune="last", balance="none", folds=1, views=Views(), schedule=Schedule(epochs=epochs, learning_rate=rate),
-        device="cpu", both=False, limits="For tests.", command="reticula train",
+        device="cpu", both=False, int8=int8, limits="For tests.", command="reticula train",
     )  # fmt: skip
     run = Run(recipe, tiny_data() if data is None else data, folder.parent / "features")
     return run.train(folder).bundle

@@ -16,11 +16,13 @@ from models.bundle import CARD, FAMILIARITY, QUANTISED, Bundle, Description, ope
 from models.export import export_network
 from training.card import write_card
 from training.dataset import LabelledSlices
+from training.errors import TrainingError
 from training.experiment import Measured
 from training.figures import draw_evaluation, draw_training
 from training.learners import Fitted
 from training.protocols import Indices
-from training.quantisation import quantise
+from training.quantisation import Gate, quantise
+from training.sides import Sides
 
 FIGURES = "figures"
 
@@ -48,7 +50,11 @@ def write_bundle(
         draw_training(data, measured[0].courses, seed, workshop / FIGURES)
         draw_evaluation(data, measured[0].test, measured[0].scaled, workshop / FIGURES)
         if int8 is not None:
-            description = _quantised(workshop, description, data, int8, seed, progress)
+            try:
+                description = _quantised(workshop, description, data, int8, seed, progress)
+            except KeyboardInterrupt:  # the network that learned is kept without it
+                gate = Gate.not_asked("it was stopped before that was judged", seed)
+                description = dataclasses.replace(description, quantisation=asdict(gate))
         _seal(workshop, description)
     return open_bundle(output)
 
@@ -62,7 +68,16 @@ def quantise_bundle(
     seed: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Bundle:
-    """Make a bundle anew from the weights of another, with an int8 network. data: what it was trained on."""
+    """Make a bundle anew from the weights of another, with an int8 network.
+
+    data: what it was trained on, of which only patients calibrate that it learned from. Raises TrainingError where it
+    knows none of them.
+    """
+    sides = Sides.of(bundle)
+    trained = [name for name in np.unique(data.patients).tolist() if sides.trained(name)]
+    if not trained:
+        raise TrainingError(f"{bundle.folder} was trained on none of these patients: give the data set that it was.")
+    learned = np.flatnonzero(np.isin(data.patients, trained))
     description = dataclasses.replace(bundle.description, version=version, quantisation=None)
     network = build(description.architecture, len(description.classes))
     network.load_state_dict(load_file(bundle.weights))
@@ -71,7 +86,7 @@ def quantise_bundle(
         for name in (QUANTISED, Path(QUANTISED).with_suffix(".bin").name):
             (workshop / name).unlink(missing_ok=True)
         export_network(network, description.preprocessing, description.temperature, workshop)
-        description = _quantised(workshop, description, data, np.arange(len(data)), seed, progress)
+        description = _quantised(workshop, description, data, learned, seed, progress)
         _seal(workshop, description)
     return open_bundle(output)
 

@@ -79,9 +79,11 @@ show patients, unnamed).
 def _arithmetic(description: Description) -> str:
     if description.quantisation is None:
         return "Served in the processor's floating point; int8 was not tried."
-    allowed = "int8 serves when no verdict changes by it and slice probabilities differ by 0.01 or less in the mean"
-    held = "patients and phantoms that quantisation never saw, against 32-bit arithmetic"
-    return f"{description.quantisation['sentence']}\n\n{allowed.capitalize()}: {held}."
+    rule = (
+        "Int8 serves when, on patients and phantoms that quantisation never saw, no verdict is another than in 32-bit "
+        "arithmetic, and slice probabilities differ by 0.01 or less in the mean."
+    )
+    return f"{description.quantisation['sentence']}\n\n{rule}"
 
 
 def _main(description: Description) -> Mapping[str, Any]:

@@ -6,13 +6,13 @@ phantoms where they are too few, that quantisation never saw.
 
 import io
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, zip_longest
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import openvino
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from models.bundle import QUANTISED, Bundle
 from models.classifier import Classifier, SliceOutput
+from models.inference import multiplies_int8
 from models.preprocessing import Preprocessing
 from models.resizing import fit
 from training.dataset import LabelledSlices
@@ -29,9 +30,10 @@ from training.protocols import Indices
 
 CALIBRATION_SLICES = 300
 GATE_SLICES, GATE_PATIENTS = 1000, 20
+GATE_VERDICTS = 5  # of each class: exams of which nothing is said before and after would let anything pass
 MOST_DIFFERENCE = 0.01
 _FLOAT_LAYERS = 3
-_MOST_GATE_SLICES = 4000  # more patients make a gate no stricter in a way that is worth the wait
+_MOST_GATE_SLICES = 4000  # drawn from all classes: more would be asked in vain
 _PHANTOM_SLICES = 52
 _PHANTOM_SEED = 900_000  # far from those that phantoms are made with to learn from
 
@@ -40,7 +42,8 @@ _PHANTOM_SEED = 900_000  # far from those that phantoms are made with to learn f
 class Gate:
     """What became of the int8 network. patients: those of the data; phantoms: those that were added to them.
 
-    mean_difference, largest_difference: of slice probabilities from those in 32-bit arithmetic.
+    fewest_verdicts: of the class that was said of the fewest exams. mean_difference, largest_difference: of slice
+    probabilities from those in 32-bit arithmetic. seed: of the draw of the slices to calibrate on.
     """
 
     kept: bool
@@ -50,9 +53,16 @@ class Gate:
     phantoms: int
     exams: int
     verdicts_changed: int
+    fewest_verdicts: int
     mean_difference: float
     largest_difference: float
     calibration_slices: int
+    seed: int
+
+    @classmethod
+    def not_asked(cls, why: str, seed: int) -> "Gate":
+        """Return what became of a network that came to no gate."""
+        return cls(False, f"Not served in int8: {why}.", 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, seed)
 
 
 def quantise(
@@ -66,19 +76,23 @@ def quantise(
 
     `progress` is told how many slices of the gate are done. The bundle is to be sealed again.
     """
+    if not multiplies_int8():
+        return Gate.not_asked("this processor does not multiply so without losses (no VNNI), and cannot judge it", seed)
     calibration, held = divide(data, learned, seed)
     with tempfile.TemporaryDirectory() as workshop:
         path = Path(workshop) / QUANTISED
+        kept = [bundle.folder / path.name, bundle.folder / path.with_suffix(".bin").name]
         try:
             openvino.save_model(_int8(bundle.network, data.images, calibration), path)
-            gate = _judge(bundle, path, data, held, len(calibration), progress)
+            gate = _judge(bundle, path, data, held, len(calibration), seed, progress)
+            if gate.kept:
+                for file in kept:
+                    copyfile(path.with_name(file.name), file)
         except Exception as error:  # the libraries raise whatever they like, and what was learned must not be lost
+            for file in kept:
+                file.unlink(missing_ok=True)
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            sentence = f"Not served in int8: the network could not be made or run so ({why})."
-            return Gate(False, sentence, 0, 0, 0, 0, 0, 0.0, 0.0, len(calibration))
-        if gate.kept:
-            for file in (path, path.with_suffix(".bin")):
-                shutil.copyfile(file, bundle.folder / file.name)
+            return Gate.not_asked(f"the network could not be made or run so ({why})", seed)
     return gate
 
 
@@ -127,12 +141,15 @@ def _judge(
     data: LabelledSlices,
     held: Indices,
     calibration: int,
+    seed: int,
     progress: Callable[[int, int], None],
 ) -> Gate:
     exact, quantised = Classifier(bundle, exact=True), Classifier(bundle, network=int8)
-    exams = _exams(data, held)
+    exams = _exams(data, held, seed)
     patients = len({name for rows in exams for name in data.patients[rows].tolist()})
+    expected = max(GATE_SLICES, sum(map(len, exams)))
     phantoms = done = changed = 0
+    said = dict.fromkeys(bundle.description.class_names, 0)
     differences: list[NDArray[np.float64]] = []
     of_data = ([data.images[row] for row in rows] for rows in exams)
     for images in chain(of_data, _phantoms(bundle.description.preprocessing)):
@@ -140,47 +157,54 @@ def _judge(
             if done >= GATE_SLICES and patients + phantoms >= GATE_PATIENTS:
                 break
             phantoms += 1
-        difference, other_verdict = _compare(exact, quantised, images)
-        differences.append(difference)
-        changed += other_verdict
+        before, after = _outputs(exact, images), _outputs(quantised, images)
+        differences.append(np.abs(_probabilities(after) - _probabilities(before)))
+        verdict, other = exact.decide(before), quantised.decide(after)
+        changed += (verdict.verdict, verdict.reason_code) != (other.verdict, other.reason_code)
+        if verdict.verdict in said:
+            said[verdict.verdict] += 1
         done += len(images)
-        progress(done, max(GATE_SLICES, len(held)))
+        progress(done, expected)
     every, compared = np.concatenate(differences), len(differences)
-    mean, largest = float(every.mean()), float(every.max())
-    kept = changed == 0 and mean <= MOST_DIFFERENCE
+    mean, largest, fewest = float(every.mean()), float(every.max()), min(said.values())
+    kept = changed == 0 and mean <= MOST_DIFFERENCE and fewest >= GATE_VERDICTS
     asked = f"{done} slices of {patients} patients" + (f" and {phantoms} phantoms" if phantoms else "")
-    verdicts = "no verdict changes" if not changed else f"{changed} of {compared} verdicts change"
-    figures = f"on {asked} {verdicts}, and slice probabilities differ by {mean:.4f} in the mean, {largest:.3f} at most"
+    verdicts = "no verdict changed" if not changed else f"{changed} of {compared} verdicts changed"
+    figures = (
+        f"on {asked} {verdicts}, and slice probabilities differed by {mean:.4f} in the mean, {largest:.3f} at most"
+    )
+    if fewest < GATE_VERDICTS:
+        counts = ", ".join(f"{name} of {number}" for name, number in said.items())
+        figures += f"; too few of these exams have a verdict that could change ({counts})"
     sentence = f"{'Served in' if kept else 'Not served in'} int8: {figures}."
     return Gate(
-        kept, sentence, done, patients, phantoms, compared, changed, round(mean, 6), round(largest, 6), calibration
-    )
+        kept=kept, sentence=sentence, slices=done, patients=patients, phantoms=phantoms, exams=compared,
+        verdicts_changed=changed, fewest_verdicts=fewest, mean_difference=round(mean, 6),
+        largest_difference=round(largest, 6), calibration_slices=calibration, seed=seed,
+    )  # fmt: skip
 
 
-def _compare(
-    exact: Classifier, quantised: Classifier, images: list[NDArray[np.int16]]
-) -> tuple[NDArray[np.float64], bool]:
-    """Return how far the probabilities (slices, classes) of an exam lie apart, and whether its verdict changes."""
-    before, after = (
-        [output for _key, output in classifier.stream((None, image) for image in images)]
-        for classifier in (exact, quantised)
-    )
-    difference = _probabilities(after) - _probabilities(before)
-    return np.abs(difference), exact.decide(before).verdict != quantised.decide(after).verdict
+def _outputs(classifier: Classifier, images: list[NDArray[np.int16]]) -> list[SliceOutput]:
+    return [output for _key, output in classifier.stream((None, image) for image in images)]
 
 
 def _probabilities(outputs: list[SliceOutput]) -> NDArray[np.float64]:
     return np.array([output.probabilities for output in outputs])
 
 
-def _exams(data: LabelledSlices, held: Indices) -> list[Indices]:
-    """Return the rows of each exam of the held slices: whole ones, up to a number of slices."""
-    exams: list[Indices] = []
-    for name in dict.fromkeys(data.exams[held].tolist()):
+def _exams(data: LabelledSlices, held: Indices, seed: int) -> list[Indices]:
+    """Return the rows of exams of the held slices: whole ones, up to a number of slices, of all classes in turn."""
+    rng = np.random.default_rng([seed, 9])
+    by_class: dict[str, list[Indices]] = {}
+    for name in rng.permutation(np.unique(data.exams[held])).tolist():
         rows = held[data.exams[held] == name]
-        if sum(map(len, exams)) + len(rows) > _MOST_GATE_SLICES:
-            break
-        exams.append(rows)
+        by_class.setdefault(str(data.kinds[rows[0]]), []).append(rows)
+    exams: list[Indices] = []
+    left = _MOST_GATE_SLICES
+    for rows in chain.from_iterable(zip_longest(*by_class.values())):
+        if rows is not None and len(rows) <= left:
+            exams.append(rows)
+            left -= len(rows)
     return exams
 
 

@@ -59,6 +59,10 @@ class Sides:
             return "test"
         return "validation" if place < _TEST_PARTS + _VALIDATION_PARTS else "training"
 
+    def trained(self, patient: str) -> bool:
+        """Whether training has seen a patient."""
+        return self.known.get(self._hash(patient)) == "training"
+
     def learned_from(self, patients: Iterable[str]) -> int:
         """Return how many of these patients training or the choice of the epoch has seen."""
         return sum(self.known.get(self._hash(patient)) in ("training", "validation") for patient in set(patients))

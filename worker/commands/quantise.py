@@ -20,7 +20,7 @@ def quantise(
 ) -> None:
     """Make a bundle anew from its weights, with an int8 network that serves if no verdict changes by it.
 
-    Give the data set that it was trained on: some patients calibrate, all others are asked.
+    Give the data set that it was trained on: some patients it learned from calibrate, all others are asked.
 
     Example: reticula models quantise bundles/uip-nsip-2 exams/ --output bundles/uip-nsip-2.1 --version 2.1
     """
