@@ -34,7 +34,7 @@ def lung_mask(hu: NDArray[np.int16], pixel_spacing: tuple[float, float]) -> NDAr
     body = _body(tissue)
     air = body & (1 - tissue)
     # No wall is wider than the slice, whatever a header says of its pixels.
-    reach = 2 * min(max(small.shape), max(1, round(WALL_MM / min(row_mm, column_mm)))) + 1
+    reach = 2 * max(1, round(min(max(small.shape), WALL_MM / min(row_mm, column_mm)))) + 1
     closed = cv2.morphologyEx(air, cv2.MORPH_CLOSE, np.ones((reach, reach), dtype=np.uint8)) & body
     labels, sizes = _components(closed)
     lungs = np.zeros(small.shape, dtype=np.uint8)

@@ -55,7 +55,9 @@ def _is_plain_answer(primitive: Any) -> bool:
         return False
     said: Any = primitive  # typed without the None that each of these begins as
     needed = (said.Status, said.MessageIDBeingRespondedTo, said.AffectedSOPClassUID, said.AffectedSOPInstanceUID)
-    return None not in needed and said.ErrorComment is None and said.OffendingElement is None
+    if None in needed or said.ErrorComment is not None or said.OffendingElement is not None:
+        return False
+    return f"{said.AffectedSOPClassUID}{said.AffectedSOPInstanceUID}".isascii()  # a sender may have named anything
 
 
 def _element(number: int, value: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """What is counted of all peers: associations, connections, and bytes of messages under way.
 
-Of one process in its own memory; of several that share a port in a file that all of them map.
+Of one process in its own memory; of several that share a port in memory that all of them map, and no disk can fill.
 """
 
 import fcntl
@@ -13,7 +13,6 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
 Peer = tuple[str, str]  # calling AE title and address
@@ -90,26 +89,29 @@ _FREE = 0
 
 
 class SharedCounts:
-    """The counts of `processes` that share a port, of which this is number `part`, in `path`.
+    """The counts of `processes` that share a port, of which this is number `part`, in `memory` that they inherit.
 
     A process that begins forgets what the one before it with its number had counted: that one is dead.
     """
 
-    def __init__(self, path: Path, *, part: int, processes: int, slots: int) -> None:
+    def __init__(self, memory: int, *, part: int, processes: int, slots: int) -> None:
         self._part, self._processes, self._slots = part, processes, slots
-        size = _ROW.size * processes + _SLOT.size * slots
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        weakref.finalize(self, os.close, self._file)
+        self._memory = os.dup(memory)
+        weakref.finalize(self, os.close, self._memory)
         self._lock = threading.Lock()
-        with self._locked():
-            os.ftruncate(self._file, size)
-            self._map = mmap.mmap(self._file, size)
+        self._map = mmap.mmap(self._memory, _size(processes, slots))
         with self._locked():
             _ROW.pack_into(self._map, _ROW.size * part, 0, 0)
             for slot, (owner, _peer) in enumerate(self._owners()):
                 if owner == part + 1:
                     self._write(slot, _FREE, b"")
+
+    @staticmethod
+    def allocate(processes: int, slots: int) -> int:
+        """Return the descriptor of memory for the counts of so many processes and associations."""
+        memory = os.memfd_create("counts of the listeners")
+        os.ftruncate(memory, _size(processes, slots))
+        return memory
 
     def admit(self, peer: Peer, most: int, most_of_peer: int) -> int | str:
         """Count an association and return its ticket, or say how many there are already."""
@@ -155,11 +157,12 @@ class SharedCounts:
     def _locked(self) -> Iterator[None]:
         """Keep out the other threads of this process, and the other processes."""
         with self._lock:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            # Not flock(2): who inherits a descriptor holds its locks too.
+            fcntl.lockf(self._memory, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                fcntl.lockf(self._memory, fcntl.LOCK_UN)
 
     def _row(self, part: int) -> tuple[int, int]:
         connections, receiving = _ROW.unpack_from(self._map, _ROW.size * part)
@@ -172,6 +175,10 @@ class SharedCounts:
 
     def _write(self, slot: int, owner: int, peer: bytes) -> None:
         _SLOT.pack_into(self._map, _ROW.size * self._processes + _SLOT.size * slot, owner, peer)
+
+
+def _size(processes: int, slots: int) -> int:
+    return _ROW.size * processes + _SLOT.size * slots
 
 
 def _too_many(of_peer: int, of_all: int, most: int, most_of_peer: int) -> str | None:

@@ -122,7 +122,12 @@ class Listener:
                 self._address,
                 evt_handlers=handlers,
                 server_class=partial(  # type: ignore[arg-type]
-                    Server, limits=self._limits, counts=self._counts, tls=self._tls, inherited=self._inherited
+                    Server,
+                    limits=self._limits,
+                    counts=self._counts,
+                    tls=self._tls,
+                    inherited=self._inherited,
+                    tend=self._dismiss_ended,
                 ),
             )
         except OSError as error:
@@ -190,15 +195,20 @@ class Listener:
         reason = self._store.objection()
         if reason is not None:
             return _NO_ROOM, reason
+        self._dismiss_ended()
         with self._lock:
-            for each in [each for each in self._open if not each.is_alive()]:
-                self._counts.dismiss(self._open.pop(each).ticket)
             admitted = self._counts.admit(requestor.peer, self._associations, self._per_peer)
             if isinstance(admitted, str):
                 return _TOO_MANY, admitted
             requestor.ticket = admitted
             self._open[association] = requestor
         return None
+
+    def _dismiss_ended(self) -> None:
+        """Give back the places of associations whose end was told before they had one."""
+        with self._lock:
+            for each in [each for each in self._open if not each.is_alive()]:
+                self._counts.dismiss(self._open.pop(each).ticket)
 
     def _on_closed(self, event: Any) -> None:
         with self._lock:

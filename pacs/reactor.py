@@ -21,6 +21,7 @@ from pynetdicom.transport import AssociationSocket
 
 # Timers and ends are looked at so often while nothing comes.
 _WAIT_SECONDS = 0.05
+_WAIT_MILLISECONDS = 50
 # An association that has ended is not waited for.
 _ENDING_SECONDS = 0.001
 # Bytes that are read ahead at most: two PDUs of those who send the largest.
@@ -62,14 +63,18 @@ class PromptSocket(AssociationSocket):
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return True
         busy = not self.event_queue.empty() or service.state_machine.current_state == "Sta13"
+        poll = select.poll()  # select(2) knows no descriptor above 1023
         try:
-            found: list[Any] = select.select([connection, self._woken], [], [], 0 if busy else _WAIT_SECONDS)[0]
+            poll.register(self._woken, select.POLLIN)
+            poll.register(connection, select.POLLIN)
+            found = {descriptor for descriptor, _event in poll.poll(0 if busy else _WAIT_MILLISECONDS)}
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
         if self._woken in found:
             os.read(self._woken, 4096)
-        return connection in found
+            found.remove(self._woken)
+        return bool(found)
 
     @property
     def held(self) -> int:

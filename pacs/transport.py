@@ -73,10 +73,11 @@ class Server(ThreadedAssociationServer):
         counts: Counts,
         tls: ssl.SSLContext | None = None,
         inherited: socket.socket | None = None,
+        tend: Callable[[], None] = lambda: None,
         **options: Any,
     ) -> None:
         self.limits, self.counts, self.tls = limits, counts, tls
-        self._inherited = inherited
+        self._inherited, self._tend = inherited, tend
         self._lock = threading.Lock()
         self._starting = 0  # connections on their way to an association
         super().__init__(*args, **{**options, "request_handler": _Connection})
@@ -106,7 +107,8 @@ class Server(ThreadedAssociationServer):
             super().server_activate()
 
     def service_actions(self) -> None:
-        """Tell the other processes how many connections there are here."""
+        """Tell the other processes how many connections there are here, and tend what has to be ten times a second."""
+        self._tend()
         self.counts.connections(self._connected())
 
     def get_request(self) -> tuple[Any, Any]:
@@ -231,10 +233,13 @@ class _BoundedSocket(PromptSocket):
         super().__init__(association, connection)
         self._server = server
         self._message = self._reserved = 0
+        self._deadline = 0.0  # of the PDU that is read
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return so many bytes, or fewer where the peer has closed the connection. Raises OSError beyond a limit."""
-        if nr_bytes != PDU_HEADER:  # type and length of a PDU come first, alone
+        if nr_bytes == PDU_HEADER:  # type and length of a PDU come first, alone
+            self._begin()
+        else:
             self.expect(nr_bytes)
         received = bytearray()
         for piece in self.pieces(nr_bytes):
@@ -246,8 +251,9 @@ class _BoundedSocket(PromptSocket):
 
         Raises OSError beyond a limit.
         """
-        deadline = time.monotonic() + self._server.limits.pdu_seconds
-        while self.held < size and self.fill(self._left(deadline)):
+        if size == PDU_HEADER:
+            self._begin()
+        while self.held < size and self.fill(self._left()):
             pass
         return self.look(size)
 
@@ -256,8 +262,7 @@ class _BoundedSocket(PromptSocket):
 
         Each piece is valid until the next. Raises OSError beyond a limit.
         """
-        deadline = time.monotonic() + self._server.limits.pdu_seconds
-        while size and (self.held or self.fill(self._left(deadline))):
+        while size and (self.held or self.fill(self._left())):
             piece = self.take(size)
             size -= len(piece)
             yield piece
@@ -297,8 +302,11 @@ class _BoundedSocket(PromptSocket):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
+    def _begin(self) -> None:
+        self._deadline = time.monotonic() + self._server.limits.pdu_seconds
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._excess(f"a PDU took more than {self._server.limits.pdu_seconds:g} s")
         return left

@@ -166,8 +166,13 @@ class Application:
 
         return Expectations(self.source(named, _ANSWER_SECONDS))
 
-    def listener(self, part: int = 0, inherited: "socket | None" = None) -> "Listener":
-        """A listener that stores into the spool; of several that share a port, which they inherit, number `part`."""
+    def listener(
+        self, part: int = 0, inherited: "socket | None" = None, counts: "SharedCounts | None" = None
+    ) -> "Listener":
+        """A listener that stores into the spool; of several that share a port, which they inherit, number `part`.
+
+        counts: what several count together.
+        """
         from pacs.commitment import CommitmentProvider, CommitmentService, Requestor
         from pacs.listener import Listener, Peer
         from pacs.tls import client_context, server_context
@@ -207,37 +212,35 @@ class Application:
             tls=None if identity is None else server_context(identity),
             witness=self.journal.witness,
             commitment=CommitmentService(provider, self.commitments.put),
-            counts=None if inherited is None else self._shared_counts(part),
+            counts=counts,
             inherited=inherited,
         )
 
     def prepare_listeners(self) -> None:
         """Leave nothing behind of listeners that ran before, which may have been more."""
-        self._counts_file.unlink(missing_ok=True)
+        from pacs.durable import sync_folder
+
         first = self._commitment_requests(0)
         for left in first.glob("*/*.json"):
-            if int(left.parent.name) >= self.settings.listener.processes:
+            part = left.parent.name
+            if part.isdecimal() and int(part) >= self.settings.listener.processes:
                 left.rename(first / left.name)
+                sync_folder(first)
 
     def _commitment_requests(self, part: int) -> Path:
         """Where a listener keeps what it is asked to commit to: each its own, for each answers what it was asked."""
         requests = self.settings.data_dir / "commitments" / "requests"
         return requests if part == 0 else requests / str(part)
 
-    @property
-    def _counts_file(self) -> Path:
-        return self.settings.data_dir / "listener" / f"{self.settings.listener.port}.counts"
+    def shared_counts(self, memory: int, part: int) -> "SharedCounts":
+        """What listener number `part` of several counts, forgetting what one before it had counted.
 
-    def _shared_counts(self, part: int) -> "SharedCounts":
+        memory: a descriptor from `SharedCounts.allocate`.
+        """
         from pacs.counts import SharedCounts
 
         configured = self.settings.listener
-        return SharedCounts(
-            self._counts_file,
-            part=part,
-            processes=configured.processes,
-            slots=configured.max_associations,
-        )
+        return SharedCounts(memory, part=part, processes=configured.processes, slots=configured.max_associations)
 
     def http_server(self) -> "HttpServer":
         """A server that stores into the spool what comes by STOW-RS."""

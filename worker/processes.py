@@ -63,7 +63,7 @@ def command(*arguments: str) -> list[str]:
 class Child:
     """A supervised process: `command` is started again when it dies, or where the watch says that it is stuck.
 
-    inherits: file descriptors that it gets.
+    inherits: file descriptors that it gets. ended: called when it has ended otherwise than it was asked to.
     """
 
     name: str
@@ -76,13 +76,17 @@ class Child:
     watch: "Watch | None" = None
     look_at: float = 0.0
     inherits: tuple[int, ...] = ()
+    ended: Callable[[], object] = lambda: None
 
 
 class Supervisor:
-    """Starts children, starts again what dies, and ends them all together."""
+    """Starts children, starts again what dies, and ends them all together.
 
-    def __init__(self, children: Sequence[Child]) -> None:
-        self._children = children
+    close: called before they are ended, to take in nothing more.
+    """
+
+    def __init__(self, children: Sequence[Child], close: Callable[[], None] = lambda: None) -> None:
+        self._children, self._close = children, close
 
     def run(self, stop: Stop, ready: Callable[[], None]) -> None:
         """Supervise until the end is asked for. `ready` is called once, when all children serve.
@@ -123,6 +127,7 @@ class Supervisor:
         child.start_at = time.monotonic() + child.pause
         child.pause = min(child.pause * 2, _LONGEST_PAUSE)
         child.process = None
+        child.ended()
 
     def _start(self, child: Child) -> None:
         child.started = time.monotonic()
@@ -141,6 +146,7 @@ class Supervisor:
         threading.Thread(target=_listen, args=(child, child.process), daemon=True).start()
 
     def _end(self) -> None:
+        self._close()
         running = [child.process for child in self._children if child.process is not None]
         for process in running:
             process.terminate()

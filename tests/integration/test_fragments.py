@@ -171,6 +171,18 @@ def test_the_next_request_may_come_before_the_answer(connection: socket.socket, 
     assert [path.stem for path in stored(spool)] == uids
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+@pytest.mark.parametrize("uid", [b"1.2.3.4.\xe95.", b"not.a.uid.1", b"1.2.3.4.6.1"])
+def test_a_name_that_cannot_be_is_answered_and_the_next_instance_taken(
+    connection: socket.socket, spool: Spool, command: bytes, dataset: bytes, uid: bytes
+) -> None:
+    connection.sendall(in_one_each(command.replace(SOP_UID.encode(), uid), dataset))
+    assert status(connection) >> 12 in (0xA, 0xC)
+    connection.sendall(in_one_each(command, dataset))
+    assert status(connection) == 0
+    assert [path.stem for path in stored(spool)] == [SOP_UID]
+
+
 ABORT = struct.pack(">BxLxxBB", 7, 4, 0, 0)
 
 

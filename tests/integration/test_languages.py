@@ -70,6 +70,9 @@ def test_no_sentence_is_missing(installation: Installation) -> None:
 def test_the_list_can_be_shortened(installation: Installation) -> None:
     everything = installation.json("exams", "list")
     assert installation.json("exams", "list", "--newest", "1") == everything[:1]
+    beyond = installation.run("exams", "list", "--newest", "9" * 20, check=False)
+    assert beyond.returncode == 2
+    assert "1000000" in beyond.stderr
     rejected = installation.json("exams", "list", "--state", "rejected")
     assert rejected == [row for row in everything if row["state"] == "rejected"] != []
     wrong = installation.run("exams", "list", "--state", "lost", check=False)

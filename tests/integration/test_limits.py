@@ -20,6 +20,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from pacs.archive import Archive
+from pacs.counts import LocalCounts
 from pacs.destinations import DimseDestination
 from pacs.errors import Retry, TlsError
 from pacs.intake import Happening
@@ -28,6 +29,7 @@ from pacs.spool import Spool
 from pacs.tls import Identity, client_context, server_context
 from pacs.transport import DEFAULT_LIMITS, Limits
 from tests.datasets import ct, write
+from tests.fuzz.corpus import association_request
 from tests.installation import send
 from tests.servers import wait_for
 
@@ -115,6 +117,29 @@ def test_half_a_pdu_is_not_waited_for(start: Callable[..., Listener]) -> None:
         assert closed(slow, 3)
         assert time.monotonic() - started < 5
     assert stores(listener, 1) == 0
+
+
+def test_the_time_for_a_pdu_begins_once(start: Callable[..., Listener]) -> None:
+    listener = start()
+    with socket.create_connection(("127.0.0.1", listener.port)) as slow:
+        started = time.monotonic()
+        slow.sendall(struct.pack(">BBL", 1, 0, 5000))
+        time.sleep(1.2)  # of 1.5
+        slow.sendall(b"\0" * 4000)
+        assert closed(slow, 3)
+        assert time.monotonic() - started < 2.4
+
+
+def test_who_asks_and_goes_at_once_keeps_no_place(start: Callable[..., Listener]) -> None:
+    counts = LocalCounts()
+    listener = start(associations=64, associations_per_peer=64, counts=counts)
+    for _ in range(60):
+        with socket.create_connection(("127.0.0.1", listener.port)) as hasty:
+            hasty.sendall(association_request())
+    wait_for(lambda: not listener._open, "the ends of the associations")
+    assert [counts.admit(("FUZZ", "127.0.0.1"), 64, 64) for _ in range(64)][-1] is not None
+    assert isinstance(counts.admit(("FUZZ", "127.0.0.1"), 65, 65), int)
+    assert counts.admit(("FUZZ", "127.0.0.1"), 65, 65) == "this peer has 65 already"
 
 
 def test_an_idle_association_ends(start: Callable[..., Listener]) -> None:

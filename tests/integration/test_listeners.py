@@ -1,6 +1,8 @@
 """Several listener processes on one port: counts hold across them, and one that dies costs its own associations."""
 
+import errno
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,30 @@ def test_each_takes_its_share(tmp_path: Path) -> None:
     for each in open_:
         each.release()
     installation.close()
+
+
+def test_who_comes_while_they_end_is_refused_at_once(installation: Installation) -> None:
+    listener = installation.start("listen")
+    lingering = associate(installation)
+    assert lingering.is_established
+    listener.send_signal(signal.SIGTERM)
+
+    def refused() -> bool:
+        with socket.socket() as late:
+            return late.connect_ex(("127.0.0.1", installation.port)) == errno.ECONNREFUSED
+
+    wait_for(refused, "a port that is closed", 5)
+    assert listener.poll() is None, "who is connected may end in peace"
+    lingering.release()
+    assert listener.wait(30) == 0
+
+
+def test_what_is_for_the_supervisor_is_said_in_a_sentence(installation: Installation) -> None:
+    for options in (["--part", "0"], ["--part", "0", "--descriptor", "99", "--counts", "98"]):
+        said = installation.run("listen", *options, check=False)
+        assert said.returncode == 1
+        assert "leave them out" in said.stderr
+        assert "Traceback" not in said.stderr
 
 
 def test_both_take_instances_and_one_that_dies_loses_nothing(

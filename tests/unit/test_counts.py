@@ -1,7 +1,8 @@
 """What is counted of all peers, in one process and across several."""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ ANA, EVA = ("ANA", "127.0.0.1"), ("EVA", "127.0.0.1")
 
 
 @pytest.fixture(params=["local", "shared"])
-def counts(request: pytest.FixtureRequest, tmp_path: Path) -> Counts:
+def counts(request: pytest.FixtureRequest) -> Counts:
     if request.param == "local":
         return LocalCounts()
-    return SharedCounts(tmp_path / "counts", part=0, processes=2, slots=8)
+    memory = SharedCounts.allocate(2, 8)
+    made = shared(memory, 0, 2, 8)
+    os.close(memory)
+    return made
 
 
 def test_associations_are_counted_by_peer_and_in_all(counts: Counts) -> None:
@@ -36,9 +40,15 @@ def test_bytes_are_counted_until_they_are_given_back(counts: Counts) -> None:
     assert counts.reserve(100, 100)
 
 
+def shared(memory: int, part: int, processes: int, slots: int) -> SharedCounts:
+    return SharedCounts(memory, part=part, processes=processes, slots=slots)
+
+
 @pytest.fixture
-def part(tmp_path: Path) -> Callable[[int], SharedCounts]:
-    return lambda number: SharedCounts(tmp_path / "counts", part=number, processes=2, slots=4)
+def part() -> Iterator[Callable[[int], SharedCounts]]:
+    memory = SharedCounts.allocate(2, 4)
+    yield lambda number: shared(memory, number, 2, 4)
+    os.close(memory)
 
 
 def test_two_processes_count_together(part: Callable[[int], SharedCounts]) -> None:
@@ -66,13 +76,17 @@ def test_what_a_dead_process_had_counted_is_forgotten_when_it_begins_again(part:
 
 
 def _admit_many(path: Path, number: int) -> int:
-    counts = SharedCounts(path, part=number, processes=4, slots=64)
+    memory = os.open(path, os.O_RDWR)
+    counts = shared(memory, number, 4, 64)
     return sum(isinstance(counts.admit(ANA, 20, 64), int) for _ in range(20))
 
 
-def test_no_two_processes_take_the_last_place(tmp_path: Path) -> None:
+def test_no_two_processes_take_the_last_place() -> None:
+    memory = SharedCounts.allocate(4, 64)
+    path = Path(f"/proc/{os.getpid()}/fd/{memory}")
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        taken = pool.starmap(_admit_many, [(tmp_path / "counts", number) for number in range(4)])
+        taken = pool.starmap(_admit_many, [(path, number) for number in range(4)])
+    os.close(memory)
     assert sum(taken) == 20
 
 

@@ -34,7 +34,7 @@ def _note(database: Database, action: str, subject: str) -> None:
 
 @app.command("list")
 def list_all(
-    newest: Annotated[int | None, typer.Option(help="Only so many.", min=1)] = None,
+    newest: Annotated[int | None, typer.Option(help="Only so many.", min=1, max=1_000_000)] = None,
     state: Annotated[str | None, typer.Option(help="Only those that are in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from worker import audit, processes
 from worker.application import Application
 from worker.commands.context import application
+from worker.errors import WorkerError
 from worker.liveness import Watch
 from worker.processes import Child, Stop, Supervisor, say_ready
 from worker.queues import EXAM_QUEUES, QUEUES, TRAINING
@@ -23,20 +25,21 @@ if TYPE_CHECKING:
 
 SWEEP_SECONDS = 0.5
 GRACE_SECONDS = 20.0
+_NOT_FOR_PEOPLE = "--part, --descriptor and --counts are for processes that 'reticula listen' starts: leave them out."
 
 
 def listen(
     part: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
     descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    counts: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Take in instances by C-STORE. Needs neither database nor broker.
 
     Example: reticula --config /etc/reticula/reticula.toml listen
     """
     app = application()
-    if part is not None and descriptor is not None:
-        inherited = socket.socket(fileno=descriptor)
-        _take_in(app, f"listener {part}", lambda: app.listener(part, inherited))
+    if part is not None or descriptor is not None or counts is not None:
+        _listen_as_part(app, part, descriptor, counts)
     elif app.settings.listener.processes == 1:
         app.prepare_listeners()
         _take_in(app, "listener", app.listener)
@@ -116,6 +119,7 @@ def up(
 
 def _listen_together(app: Application) -> None:
     """Let several processes take in what comes to one port."""
+    from pacs.counts import SharedCounts
     from pacs.listener import Listener
 
     stop = Stop()
@@ -123,17 +127,31 @@ def _listen_together(app: Application) -> None:
     app.spool.prepare()
     opened = Listener.open_port(configured.host, configured.port)
     app.prepare_listeners()
-    descriptor = opened.fileno()
+    counts = SharedCounts.allocate(configured.processes, configured.max_associations)
+    inherits = opened.fileno(), counts
     children = [
         Child(
             f"listener {part}",
-            processes.command("listen", "--part", str(part), "--descriptor", str(descriptor)),
-            inherits=(descriptor,),
+            processes.command("listen", "--part", str(part), "--descriptor", str(inherits[0]), "--counts", str(counts)),
+            inherits=inherits,
+            # What it had counted would keep others out until it is there again.
+            ended=partial(app.shared_counts, counts, part),
         )
         for part in range(configured.processes)
     ]
     with opened:
-        Supervisor(children).run(stop, say_ready)
+        Supervisor(children, close=opened.close).run(stop, say_ready)
+
+
+def _listen_as_part(app: Application, part: int | None, descriptor: int | None, counts: int | None) -> None:
+    """Be one of the processes that `_listen_together` starts."""
+    if part is None or descriptor is None or counts is None:
+        raise WorkerError(_NOT_FOR_PEOPLE)
+    try:
+        inherited, shared = socket.socket(fileno=descriptor), app.shared_counts(counts, part)
+    except (OSError, ValueError) as error:
+        raise WorkerError(_NOT_FOR_PEOPLE) from error
+    _take_in(app, f"listener {part}", lambda: app.listener(part, inherited, shared))
 
 
 def _take_in(app: Application, name: str, make: "Callable[[], Listener | HttpServer]") -> None:
