@@ -87,13 +87,18 @@ def seconds_of(database: Database, series_uid: str) -> float:
 
 
 def peak_gib(installation: Installation) -> float:
-    """The most memory that any of our processes has held."""
+    """The most memory that one of our commands and its children have held together; what they share counts twice."""
     peaks: list[int] = []
     for process in installation.processes:
-        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-            lines = Path(f"/proc/{each.pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-            peaks.extend(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        for command in psutil.Process(process.pid).children():
+            family = [command, *command.children(recursive=True)]
+            peaks.append(sum(_peak_kib(each.pid) for each in family))
     return max(peaks) / 1024**2
+
+
+def _peak_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def test_an_exam_from_complete_to_stored(
@@ -110,10 +115,15 @@ def test_an_exam_from_complete_to_stored(
             installation.wait_for_state(uid, "reported", seconds=120)
             taken.append(seconds_of(database, uid))
         median[count] = statistics.median(taken[-ROUNDS:])
+        if count == SMALL:
+            figures.add(
+                f"the first exam of {SMALL} slices after the start, with the model's loading", f"{taken[0]:.1f} s",
+                f"the others: {median[SMALL]:.1f} s", taken[0] / median[SMALL], at_least=None,
+            )  # fmt: skip
         memory = peak_gib(installation)
         figures.add(
-            f"memory after exams of {count} slices, the largest process", f"{memory:.2f} GiB", f"limit {GIB:.2f} GiB",
-            memory / GIB, at_least=False,
+            f"memory after exams of {count} slices, the largest command with its children", f"{memory:.2f} GiB",
+            f"limit {GIB:.2f} GiB", memory / GIB, at_least=False,
         )  # fmt: skip
     figures.add(
         f"exam of {SMALL} slices, complete to stored in Orthanc", f"{median[SMALL]:.1f} s", f"limit {SECONDS} s",

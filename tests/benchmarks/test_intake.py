@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from tests.servers import Orthanc, free_port, need, wait_for
 from training.phantom import write_phantoms
 from worker.sections import ListenerSettings
 
-SLICES, ROUNDS = 400, 3
+SLICES, ROUNDS, SENDERS = 400, 3, 4
 PROCESSES = ListenerSettings().processes
 ASSOCIATIONS = (1, 4, 8)
 # Slices of 0.5 MB a second: one gigabit, and twice that for several senders at once.
@@ -124,32 +125,46 @@ def receivers(tmp_path: Path, ours: Installation, monkeypatch: pytest.MonkeyPatc
     orthanc.stop()
 
 
+def waits(folder: Path, port: int, over: threading.Event) -> list[float]:
+    """Send slices as fast as they are answered; return the seconds to the association and to each answer."""
+    client = AE("SCU")
+    client.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    datasets = [dcmread(path) for path in sorted(folder.glob("*.dcm"))]
+    started = time.perf_counter()
+    association = client.associate("127.0.0.1", port, ae_title="RETICULA")
+    found = [time.perf_counter() - started]
+    for dataset in datasets:
+        if over.is_set():
+            break
+        started = time.perf_counter()
+        assert association.send_c_store(dataset).Status == 0
+        found.append(time.perf_counter() - started)
+    association.release()
+    return found
+
+
 def test_answers_while_a_worker_classifies(tmp_path: Path, ours: Installation, figures: Figures) -> None:
-    """A sender of single slices, beside a worker that has the same cores."""
+    """Senders beside a worker that has the same cores; they are in one process with us, and slower than DCMTK's."""
     for command in ("listen", "sweep"):
         ours.start(command)
     (exam,) = write_phantoms(tmp_path / "phantoms", seed=6, exams=1, slices=SLICES)
     send(tmp_path / "phantoms" / exam.folder, Receiver("reticula", "RETICULA", ours.port))
     ours.wait_for_state(exam.series_uid, "queued")
-    (folder,) = make_slices(tmp_path / "slices", 1)
+    folders = make_slices(tmp_path / "slices", SENDERS)
     ours.start("work")
     ours.wait_for_state(exam.series_uid, "classifying")
-    waits: list[float] = []
-    client = AE("SCU")
-    client.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = client.associate("127.0.0.1", ours.port, ae_title="RETICULA")
-    for path in sorted(folder.glob("*.dcm")):
-        dataset = dcmread(path)
-        started = time.perf_counter()
-        assert association.send_c_store(dataset).Status == 0
-        waits.append(time.perf_counter() - started)
-        if ours.exams()[exam.series_uid]["state"] != "classifying":
-            break
-    association.release()
-    longest = max(waits)
+    over = threading.Event()
+    with ThreadPoolExecutor(SENDERS) as pool:
+        sending = [pool.submit(waits, folder, ours.port, over) for folder in folders]
+        while ours.exams()[exam.series_uid]["state"] == "classifying" and not all(each.done() for each in sending):
+            time.sleep(0.2)
+        over.set()
+        found = [each for future in sending for each in future.result()]
+    assert len(found) > 100
+    longest = max(found)
     figures.add(
-        f"the longest of {len(waits)} answers while a worker classifies", f"{longest:.2f} s "
-        f"(median {statistics.median(waits) * 1000:.0f} ms)", "limit 1 s", longest, at_least=False,
+        f"the longest of {len(found)} waits of {SENDERS} associations while a worker classifies", f"{longest:.2f} s "
+        f"(median {statistics.median(found) * 1000:.0f} ms)", "limit 1 s", longest, at_least=False,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ _LIMIT = "limit"
 _EAGER = {
     "fp32, channels first, batch 1": (torch.float32, torch.contiguous_format, 1),
     "fp32, channels last, batch 1": (torch.float32, torch.channels_last, 1),
+    "bf16, channels last, batch 1": (torch.bfloat16, torch.channels_last, 1),
+    "bf16, channels last, batch 8": (torch.bfloat16, torch.channels_last, 8),
     "bf16, channels last, batch 16": (torch.bfloat16, torch.channels_last, 16),
 }
 
@@ -111,19 +114,32 @@ def test_slices_from_files_to_probabilities(files: list[Path], tmp_path: Path, f
     classifier = Classifier.open(demo_bundle())
     limit = eager.pop(_LIMIT)
 
+    compiled = openvino.Core().compile_model(classifier.bundle.network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+    queue = openvino.AsyncInferQueue(compiled)
+
     def network() -> int:
-        return len(classifier.probabilities(images))
+        for image in images:
+            queue.start_async({0: image[None, None]})
+        queue.wait_all()
+        return len(images)
 
     def whole() -> int:
         return classify_series(files, classifier, min_slices=3).classified
 
-    assert whole() == SLICES
+    assert classifier.precision != "int8", "another network than the one that it is held against"
+    assert whole() == network() == SLICES
     pairs = [(rate(whole), rate(network)) for _ in range(ROUNDS)]
     ours, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
     what = f"slices from files to probabilities ({classifier.precision})"
     said = f"{ours:.0f} slices/s"
     share = statistics.median(one / other for one, other in pairs)
-    figures.add(what, said, f"0.9 × its network alone: {alone:.0f} slices/s", share / OF_THE_NETWORK, at_least=True)
+    figures.add(
+        what,
+        said,
+        f"0.9 × its network alone, by OpenVINO's own queue: {alone:.0f} slices/s",
+        share / OF_THE_NETWORK,
+        at_least=True,
+    )
     asked = True if classifier.precision == "int8" else None
     fp32 = max(value for name, value in eager.items() if "fp32" in name)
     figures.add(what, said, f"4.5 × the best eager torch in fp32: {fp32:.0f} slices/s", ours / fp32 / OVER_FP32,
