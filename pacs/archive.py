@@ -16,9 +16,6 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def draft(self, head: bytes) -> None:
-        """What is kept by an archive for demonstrations is written when it has come."""
-
     def objection(self) -> str | None:
         """An archive for demonstrations looks at no watermark."""
         return None

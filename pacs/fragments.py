@@ -1,4 +1,4 @@
-"""The fragments of an instance go into its draft as they come: pynetdicom copies each of them five times on its way.
+"""The fragments of an instance go into its message as they come: pynetdicom copies each of them five times on its way.
 
 All else goes pynetdicom's way: the command before them, a PDU of several items, and the end of the message, which is
 handed on as a last fragment without bytes. `tests/unit/test_reactor.py` fails where pynetdicom does otherwise.
@@ -8,16 +8,13 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
-
-from pacs.draft import Draft
 
 # PS3.8 9.3.1: type, reserved, length of what follows.
 PDU_HEADER = 6
@@ -59,27 +56,8 @@ class _Fragment:
     last: bool
 
 
-@dataclass(frozen=True)
-class Coming:
-    """An instance whose first bytes come: its presentation context, and what its command names it."""
-
-    context_id: int
-    sop_class_uid: str
-    sop_uid: str
-
-
-Begin = Callable[[Association, Coming], Draft | None]
-
-
-def keep_in_memory(_association: Association, _coming: Coming) -> None:
-    """Begin no draft."""
-
-
-def take_fragments(association: Association, source: Source, begin: Begin) -> None:
-    """Let the fragments of instances that an association receives go straight into their message.
-
-    begin: gives the draft that they are written to; None leaves them in memory.
-    """
+def take_fragments(association: Association, source: Source) -> None:
+    """Let the fragments of instances that an association receives go straight into their message."""
     service = association.dul
     read_other = service._read_pdu_data  # noqa: SLF001
 
@@ -90,8 +68,6 @@ def take_fragments(association: Association, source: Source, begin: Begin) -> No
             return
         try:
             fragment = _next_fragment(source)
-            if fragment is not None and fragment.size and not _dataset(message).tell():
-                _begin_draft(association, message, fragment.context_id, begin)
             missing = 0 if fragment is None else _take(fragment, source, message)
         except OSError:
             missing = 1
@@ -107,23 +83,6 @@ def take_fragments(association: Association, source: Source, begin: Begin) -> No
             service.event_queue.put("Evt10")  # a P-DATA-TF has come
 
     service._read_pdu_data = read  # type: ignore[method-assign]  # noqa: SLF001
-
-
-def give_up(association: Association) -> None:
-    """Discard what has come of an instance that will not come to its end."""
-    message = association.dimse.message
-    dataset = None if message is None else message.data_set
-    if isinstance(dataset, Draft):
-        dataset.discard()
-
-
-def _begin_draft(association: Association, message: C_STORE_RQ, context_id: int, begin: Begin) -> None:
-    try:
-        draft = begin(association, Coming(context_id, *(_uid(message, tag) for tag in _UIDS.values())))
-    except Exception:  # as below; what is wrong is said when all has come
-        return
-    if draft is not None:
-        message.data_set = draft
 
 
 def _next_fragment(source: Source) -> _Fragment | None:
@@ -149,7 +108,7 @@ def _take(fragment: _Fragment, source: Source, message: C_STORE_RQ) -> int:
     missing = PDU_HEADER + _ITEM.size + fragment.size
     for piece in source.pieces(PDU_HEADER + _ITEM.size):
         missing -= len(piece)
-    dataset = _dataset(message)
+    dataset: Any = message.data_set  # typed with the None that it is before the message begins
     for piece in source.pieces(fragment.size):
         missing -= dataset.write(piece)
     return missing
@@ -168,21 +127,12 @@ def _request(message: C_STORE_RQ, otherwise: Callable[[], Any]) -> Any:
         for keyword, tag in _NUMBERS.items():
             setattr(request, keyword, _NUMBER.unpack(command.get_item(tag).value)[0])
         for keyword, tag in _UIDS.items():
-            setattr(request, keyword, _uid(message, tag))
+            setattr(request, keyword, command.get_item(tag).value.decode("ascii").rstrip("\0 "))
     except Exception:  # pynetdicom and pydicom raise whatever they like on garbage
         return otherwise()
     request.DataSet = message.data_set
     request._context_id = message.context_id  # noqa: SLF001
     return request
-
-
-def _uid(message: C_STORE_RQ, tag: int) -> str:
-    value: bytes = message.command_set.get_item(tag).value
-    return value.decode("ascii").rstrip("\0 ")
-
-
-def _dataset(message: C_STORE_RQ) -> BytesIO:
-    return cast("BytesIO", message.data_set)  # typed with the None that it is before the message begins
 
 
 def _end(context_id: int) -> P_DATA_TF:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pacs.discreet import said
-from pacs.draft import Draft
 from pacs.elements import is_uid
 from pacs.errors import Unreadable
 from pacs.head import inflates_beyond, read_uids
@@ -62,17 +61,10 @@ class Intake:
     def __init__(self, store: InstanceStore, longest: int, witness: Callable[[Happening], None]) -> None:
         self._store, self._longest, self._witness = store, longest, witness
 
-    def take(
-        self,
-        announced: Announced,
-        encoded: bytes,
-        sender: Sender,
-        study_uid: str | None = None,
-        draft: Draft | None = None,
-    ) -> Taken:
+    def take(self, announced: Announced, encoded: bytes, sender: Sender, study_uid: str | None = None) -> Taken:
         """Take an encoded dataset.
 
-        study_uid: the study that it must be of; None takes any. draft: where it was written as it came.
+        study_uid: the study that it must be of; None takes any.
         """
         try:
             instance = read_instance(announced, encoded, self._longest)
@@ -89,7 +81,7 @@ class Intake:
             logger.warning("An instance from %s is refused: it is of another study.", sender.name)
             return Taken(DOES_NOT_MATCH, instance)
         try:
-            outcome = self._store.store(replace(instance, draft=draft))
+            outcome = self._store.store(instance)
         except OSError as error:
             logger.error("Instance %s from %s was not stored: %s", instance.sop_uid, sender.name, error.strerror)  # noqa: TRY400
             return Taken(OUT_OF_RESOURCES if is_disk_full(error) else PROCESSING_FAILURE, instance)

@@ -25,12 +25,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pacs.acceptance import accepted
 from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.counts import Counts, LocalCounts
-from pacs.draft import Draft
-from pacs.elements import is_uid
 from pacs.errors import ListenError
-from pacs.fragments import Coming
 from pacs.intake import SUCCESS, Happening, Intake, Sender
-from pacs.part10 import Announced, file_head
+from pacs.part10 import Announced
 from pacs.spool import InstanceStore
 from pacs.transport import DEFAULT_LIMITS, Limits, Server, message_ended
 
@@ -131,7 +128,6 @@ class Listener:
                     tls=self._tls,
                     inherited=self._inherited,
                     tend=self._dismiss_ended,
-                    begin=self._begin,
                 ),
             )
         except OSError as error:
@@ -229,26 +225,12 @@ class Listener:
             return (calling, address) in self._peers
         return ipaddress.ip_address(address).is_loopback
 
-    def _begin(self, association: Association, coming: Coming) -> Draft | None:
-        """Begin to keep an instance that comes; None where it will not be taken under these names."""
-        context = association._accepted_cx.get(coming.context_id)  # noqa: SLF001 – the public property sorts all of them
-        if context is None or not is_uid(coming.sop_class_uid) or not is_uid(coming.sop_uid):
-            return None
-        sender = str(association.requestor.ae_title).strip()[:16]
-        syntax = UID(context.transfer_syntax[0])
-        announced = Announced(coming.sop_class_uid, coming.sop_uid, syntax, sender, self._ae_title)
-        return self._store.draft(file_head(announced))
-
     def _on_store(self, event: Any) -> int:
         known = self._open.get(event.assoc)
         sender = Sender(str(event.assoc.requestor.ae_title).strip(), "" if known is None else known.address)
-        announced, encoded = announced_by(event, sender.name, self._ae_title), event.encoded_dataset(include_meta=False)
-        draft = event.request.DataSet if isinstance(event.request.DataSet, Draft) else None
-        try:
-            taken = self._intake.take(announced, encoded, sender, draft=draft)
-        finally:
-            if draft is not None:
-                draft.discard()
+        taken = self._intake.take(
+            announced_by(event, sender.name, self._ae_title), event.encoded_dataset(include_meta=False), sender
+        )
         if known is not None and taken.instance is not None and taken.status == SUCCESS:
             study = taken.instance.study_uid
             known.received[study] = known.received.get(study, 0) + 1

@@ -1,6 +1,6 @@
 """Received instances on disk, exactly as they came, and durable before anyone is told so.
 
-    incoming/                              being written, from the first bytes that come
+    incoming/                              being written
     series/<study UID>/<series UID>/       CT, one file an instance: what exams are assembled from
     notes/                                 Key Object Selections, until somebody has read them
     aside/<day>/                           other classes (SR, SC…) and notes that were read, with their own retention
@@ -27,7 +27,6 @@ from typing import Protocol
 
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from pacs.draft import Draft
 from pacs.durable import sync_folder, write_synced
 from pacs.series import CT_CLASSES
 
@@ -41,17 +40,13 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True)
 class ReceivedInstance:
-    """An instance in the DICOM File Format with the UIDs that it names; all of them are valid.
-
-    draft: where it was written as it came.
-    """
+    """An instance in the DICOM File Format with the UIDs that it names; all of them are valid."""
 
     sop_class_uid: str
     sop_uid: str
     study_uid: str
     series_uid: str
     content: bytes
-    draft: Draft | None = None
 
 
 class Stored(Enum):
@@ -78,10 +73,6 @@ class OnConflict(Enum):
 
 class InstanceStore(Protocol):
     """What a listener hands instances to. `store` returns when they are durable and raises OSError otherwise."""
-
-    def draft(self, head: bytes) -> Draft | None:
-        """Begin to keep an instance that comes, behind the head of its file; None where it is kept as a whole only."""
-        ...
 
     def store(self, instance: ReceivedInstance) -> Stored:
         """Keep the instance."""
@@ -136,19 +127,12 @@ class Spool:
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
 
-    def draft(self, head: bytes) -> Draft:
-        """Begin to write an instance that comes, while there is room."""
-        return Draft(self._new_file(), head, self._has_room)
-
     def store(self, instance: ReceivedInstance) -> Stored:
         """Write, sync and name the instance; nothing that is there is ever overwritten.
 
         Raises OSError where the disk does not take it, and leaves no half file.
         """
-        draft = instance.draft
-        if draft is not None and not draft.holds(instance.content):
-            draft = None
-        if not self._has_room(0 if draft is not None else len(instance.content)):
+        if self._min_free and self._free() - len(instance.content) < self._min_free // 2:
             raise OSError(errno.ENOSPC, "the disk is nearly full")
         name = f"{instance.sop_uid}.dcm"
         if instance.sop_class_uid == KeyObjectSelectionDocumentStorage:
@@ -157,12 +141,9 @@ class Spool:
             folder, outcome = self.root / "aside" / datetime.now(UTC).strftime("%Y%m%d"), Stored.ASIDE
         else:
             folder, outcome = self.folder(instance.study_uid, instance.series_uid), Stored.NEW
-        temporary = self._new_file() if draft is None else draft.path
+        temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
-            if draft is None:
-                write_synced(temporary, instance.content)
-            else:
-                draft.sync()
+            write_synced(temporary, instance.content)
             if self._name(temporary, folder / name):
                 return outcome
             if _same_dataset(folder / name, instance.content):
@@ -179,13 +160,6 @@ class Spool:
         if self._min_free and self._free() < self._min_free:
             return "the disk is nearly full"
         return None
-
-    def _new_file(self) -> Path:
-        return self.root / "incoming" / uuid.uuid4().hex
-
-    def _has_room(self, needed: int = 0) -> bool:
-        """Whether so many bytes leave free what is kept from senders that are under way."""
-        return not self._min_free or self._free() - needed >= self._min_free // 2
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free

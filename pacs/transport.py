@@ -25,7 +25,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from pacs.answers import answer_at_once
 from pacs.counts import Counts
 from pacs.discreet import said
-from pacs.fragments import PDU_HEADER, Begin, give_up, keep_in_memory, take_fragments
+from pacs.fragments import PDU_HEADER, take_fragments
 from pacs.reactor import PromptSocket, wake_up
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,10 @@ class Server(ThreadedAssociationServer):
         tls: ssl.SSLContext | None = None,
         inherited: socket.socket | None = None,
         tend: Callable[[], None] = lambda: None,
-        begin: Begin = keep_in_memory,
         **options: Any,
     ) -> None:
         self.limits, self.counts, self.tls = limits, counts, tls
-        self._inherited, self._tend, self.begin = inherited, tend, begin
+        self._inherited, self._tend = inherited, tend
         self._lock = threading.Lock()
         self._starting = 0  # connections on their way to an association
         super().__init__(*args, **{**options, "request_handler": _Connection})
@@ -221,7 +220,7 @@ class _Connection(RequestHandler):
         association.dul.socket = connection = _BoundedSocket(association, self.request, self.server)
         wake_up(association, connection)
         answer_at_once(association)
-        take_fragments(association, connection, self.server.begin)
+        take_fragments(association, connection)
         machine = association.dul.state_machine
         machine.do_action = partial(_act, association, machine.do_action)  # type: ignore[method-assign]
         return association
@@ -283,7 +282,9 @@ class _BoundedSocket(PromptSocket):
             self._message += size
             # Other processes share what is reserved, and wait for each other there: not at every PDU.
             wanted = -(-self._message // _RESERVED) * _RESERVED - self._reserved
-            if self._over or (wanted and not self._server.reserve(wanted)):
+            if self._over:
+                raise OSError("the connection is closed")
+            if wanted and not self._server.reserve(wanted):
                 raise self._excess(f"more than {limits.receiving} bytes are being received already")
             self._reserved += wanted
 
@@ -297,12 +298,11 @@ class _BoundedSocket(PromptSocket):
     def _shutdown_socket(self) -> None:
         """Close it in any case; the base class leaves it open where the other side has gone.
 
-        Every end of a connection comes here, and not every one by `close`: of a message that has not come to its own
-        end nothing stays.
+        Every end of a connection comes here, and not every one by `close`: a message that has not come to its own end
+        counts no longer.
         """
         self._over = True
         self.message_ended()
-        give_up(self.assoc)
         connection = self.socket
         if connection is not None:
             with suppress(OSError):

@@ -114,9 +114,6 @@ def commitment(data: bytes) -> None:
 class _Memory:
     """A store that looks at what it would name files after."""
 
-    def draft(self, head: bytes) -> None:
-        return None
-
     def store(self, instance: ReceivedInstance) -> Stored:
         for uid in (instance.sop_uid, instance.study_uid, instance.series_uid):
             _assert_uid(uid)

@@ -15,7 +15,6 @@ from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.dsutils import decode, encode
 
-from pacs.draft import Draft
 from pacs.listener import Listener
 from pacs.spool import Spool
 from pacs.transport import DEFAULT_LIMITS
@@ -142,10 +141,6 @@ def status(connection: socket.socket) -> int:
     return int(decode(BytesIO(body[6:]), True, True).Status)
 
 
-def being_written(spool: Spool) -> list[Path]:
-    return list((spool.root / "incoming").iterdir())
-
-
 def ends(connection: socket.socket) -> bool:
     """Whether it is aborted or closed by the other side, and then, when this one has closed it, at its end."""
     kind, _body = receive(connection)
@@ -189,52 +184,6 @@ def test_the_next_request_may_come_before_the_answer(connection: socket.socket, 
     assert [path.stem for path in stored(spool)] == uids
 
 
-@pytest.mark.parametrize("fragmented", [in_one_each, dataset_in_pieces, command_in_pieces, last_without_bytes])
-def test_the_disk_has_it_when_the_last_byte_comes(
-    connection: socket.socket, spool: Spool, command: bytes, dataset: bytes,
-    fragmented: Callable[[bytes, bytes], bytes], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    def written_anew(path: Path, content: bytes) -> None:
-        raise AssertionError(f"{len(content)} bytes of {path} were not written as they came")
-
-    monkeypatch.setattr("pacs.spool.write_synced", written_anew)
-    sent = fragmented(command, dataset)
-    connection.sendall(sent[: len(sent) // 2])
-    wait_for(lambda: [1 for each in being_written(spool) if each.stat().st_size > len(dataset) // 3], "the first half")
-    assert not stored(spool)
-    connection.sendall(sent[len(sent) // 2 :])
-    assert status(connection) == 0
-    (path,) = stored(spool)
-    assert path.read_bytes().endswith(dataset)
-    wait_for(lambda: not being_written(spool), "nothing is left over")
-
-
-def test_a_disk_that_fails_in_the_middle_and_is_well_at_the_end(
-    connection: socket.socket, spool: Spool, command: bytes, dataset: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent = dataset_in_pieces(command, dataset)
-    connection.sendall(sent[: len(sent) // 2])
-    wait_for(lambda: being_written(spool), "the first half")
-    with monkeypatch.context() as failing:
-        failing.setattr(Draft, "_may_go_on", lambda _draft: False)
-        connection.sendall(sent[len(sent) // 2 : -9])
-        wait_for(lambda: not being_written(spool), "what was begun is given up")
-    connection.sendall(sent[-9:])
-    assert status(connection) == 0
-    (path,) = stored(spool)
-    assert path.read_bytes().endswith(dataset)
-
-
-def test_what_was_given_up_at_a_stop_leaves_nothing(
-    listener: Listener, connection: socket.socket, spool: Spool, command: bytes, dataset: bytes
-) -> None:
-    connection.sendall(in_one_each(command, dataset)[:-1000])
-    wait_for(lambda: being_written(spool), "it comes")
-    listener.stop()
-    connection.close()
-    wait_for(lambda: not being_written(spool), "nothing is left over")
-
-
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
 @pytest.mark.parametrize("uid", [b"1.2.3.4.\xe95.", b"not.a.uid.1", b"1.2.3.4.6.1"])
 def test_a_name_that_cannot_be_is_answered_and_the_next_instance_taken(
@@ -242,7 +191,6 @@ def test_a_name_that_cannot_be_is_answered_and_the_next_instance_taken(
 ) -> None:
     connection.sendall(in_one_each(command.replace(SOP_UID.encode(), uid), dataset))
     assert status(connection) >> 12 in (0xA, 0xC)
-    wait_for(lambda: not being_written(spool), "nothing is left over")
     connection.sendall(in_one_each(command, dataset))
     assert status(connection) == 0
     assert [path.stem for path in stored(spool)] == [SOP_UID]
@@ -270,7 +218,7 @@ def test_an_end_in_the_middle_leaves_nothing(
     connection.shutdown(socket.SHUT_WR)
     assert ends(connection)
     assert not stored(spool)
-    wait_for(lambda: not being_written(spool), "nothing is left over")
+    assert not list((spool.root / "incoming").iterdir())
     again = connect(listener)
     again.sendall(in_one_each(command, dataset))
     assert status(again) == 0

@@ -226,7 +226,7 @@ def test_below_the_watermark_nobody_begins_and_who_has_begun_gets_a700(
     free[0] = 900_000
     assert associate(listener).is_rejected
     assert association.send_c_store(ct(1)).get("Status") == 0
-    free[0] = 499_000
+    free[0] = 505_000
     assert association.send_c_store(ct(2)).get("Status") == 0xA700
     association.release()
     free[0] = 2_000_000

@@ -206,9 +206,6 @@ def test_a_dataset_of_noise_cannot_be_understood(listener: Listener, spool: Spoo
 @pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 0xA700), (errno.EDQUOT, 0xA700), (errno.EIO, 0x0110)])
 def test_a_disk_that_does_not_take_it_has_its_status(number: int, status: int) -> None:
     class FullStore:
-        def draft(self, head: bytes) -> None:
-            return None
-
         def store(self, instance: ReceivedInstance) -> Stored:
             raise OSError(number, os.strerror(number))
 
