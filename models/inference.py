@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 # Flags of Linux. Without one of these, sums of int8 products overflow 16 bits (OpenVINO, "saturation issue").
 _INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+# So many slices are started one after the other: whoever prepares one drives the network out of a core's cache.
+_BURST = 12
+# Key, request, and the slice that the request reads: it is not copied.
+_Running = tuple[Any, openvino.InferRequest, NDArray[np.int16]]
 
 
 def multiplies_int8() -> bool:
@@ -31,8 +35,8 @@ class CompiledNetwork:
         self._compiled = openvino.Core().compile_model(
             network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", **(options or {})}
         )
-        # Two more than run at once: the network never waits for the next slice while one is there.
-        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 2
+        # More than run at once: the network never waits for the next slice while one is there.
+        count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + _BURST
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
 
     @property
@@ -60,25 +64,27 @@ class CompiledNetwork:
         # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
         # queue of them may hold, and then both wait for ever.
         free = list(self._requests)
-        running: deque[tuple[Any, openvino.InferRequest]] = deque()
+        running: deque[_Running] = deque()
         try:
             for key, image in inputs:
                 if not free:
-                    yield self._finish(running, free)
+                    for _ in range(_BURST):
+                        yield self._finish(running, free)
                 request = free.pop()
-                request.start_async({0: image[None, None]})
-                running.append((key, request))
+                given = np.ascontiguousarray(image[None, None])
+                request.start_async({0: given}, share_inputs=True)
+                running.append((key, request, given))
             while running:
                 yield self._finish(running, free)
         finally:
-            for _key, request in running:
+            for _key, request, _image in running:
                 request.wait()
 
     def _finish(
-        self, running: "deque[tuple[Any, openvino.InferRequest]]", free: "list[openvino.InferRequest]"
+        self, running: "deque[_Running]", free: "list[openvino.InferRequest]"
     ) -> tuple[Any, tuple[NDArray[np.float32], ...]]:
         """Wait for the request that was started first."""
-        key, request = running.popleft()
+        key, request, _image = running.popleft()
         request.wait()
         free.append(request)
         outputs = len(self._compiled.outputs)

@@ -1,24 +1,36 @@
-"""Single values out of received datasets, which may hold anything: what cannot be read counts as absent."""
+"""Single values out of received datasets, which may hold anything: what cannot be read counts as absent.
+
+Plain text and numbers are taken as the bytes say: what pydicom makes of them takes longer than to decode a slice.
+"""
 
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 
 _INTEGER = re.compile(r"[+-]?\d{1,12}")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
+_NUMERIC, _MULTIPLE = frozenset({"DS", "IS"}), frozenset({"DS", "IS", "CS"})
+_TEXT = frozenset({"AE", "AS", "DA", "DT", "LO", "SH", "TM", "UI"}) | _MULTIPLE
+_ESCAPE = b"\x1b"  # begins another character set (PS3.5 6.1.2.5)
 
 
 def text(dataset: Dataset, keyword: str) -> str:
     """Return a value as text without padding; empty where it is absent or unreadable."""
     try:
-        value = dataset.get(keyword)
+        value = _value(dataset, keyword)
         if value is None:
             return ""
-        parts = value if isinstance(value, MultiValue) else [value]
+        if isinstance(value, str) and value.isascii():  # as nearly all are
+            return value.replace("\0", "").strip()
+        parts = value if isinstance(value, (MultiValue, list)) else [value]
         joined = "\\".join(str(part).strip() for part in parts)
     except Exception:  # pydicom decodes here, and raises whatever it likes on what it cannot decode
         return ""
@@ -53,7 +65,7 @@ def first(groups: Sequence[Dataset], *keywords: str) -> Any:
     for keyword in keywords:
         for group in groups:
             try:
-                value = group.get(keyword)
+                value = _value(group, keyword)
             except Exception:  # as in `text`: what cannot be decoded is absent
                 continue
             if value is not None and value != "":
@@ -64,3 +76,32 @@ def first(groups: Sequence[Dataset], *keywords: str) -> Any:
 def is_uid(value: str) -> bool:
     """Whether the value is a valid UID (PS3.5 chapter 9), and so safe as the name of a file."""
     return 0 < len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+@cache
+def _tag(keyword: str) -> BaseTag | None:
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else Tag(tag)
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return a value as pydicom does, but numbers that are text as that text. Raises what pydicom raises."""
+    tag = _tag(keyword)
+    element: Any = None if tag is None else dataset.get_item(tag)  # typed as if it were never raw
+    if tag is None or not isinstance(element, RawDataElement) or element.value is None:
+        return dataset.get(keyword)
+    kind, raw = element.VR or dictionary_VR(tag), element.value
+    if kind == "US" and len(raw) == 2:
+        return int.from_bytes(raw, "little" if element.is_little_endian else "big")
+    if kind not in _TEXT or not raw.isascii() or _ESCAPE in raw:
+        return dataset.get(keyword)
+    value = raw.decode("ascii").rstrip("\0 ")
+    parts = value.split("\\")
+    if kind in _NUMERIC and value:
+        try:
+            list(map(float, parts))
+        except ValueError:
+            return dataset.get(keyword)
+    if len(parts) == 1:
+        return value
+    return parts if kind in _MULTIPLE else dataset.get(keyword)

@@ -7,21 +7,20 @@ import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+from pacs.elements import text
 from pacs.errors import Unreadable
 
 _LONGEST_HEAD = 32 << 20
 _PIXELS_FROM = Tag(0x7FE00001)
 _PIECE = 1 << 20
-# PS3.10 chapter 7.1: preamble, prefix, and the element with the length of the rest of the file meta information.
-_META_FROM = 128 + 4 + 12
 
 
 def read_head(path: Path, keywords: Sequence[str] | None = None) -> Dataset:
@@ -29,17 +28,31 @@ def read_head(path: Path, keywords: Sequence[str] | None = None) -> Dataset:
 
     Raises OSError, Unreadable, and what pydicom raises on garbage.
     """
-    meta = read_file_meta_info(path)
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_deflated:
-        tags: Any = None if keywords is None else list(keywords)
-        return dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    if "FileMetaInformationGroupLength" not in meta:
-        raise Unreadable("The file meta information has no length.")
-    encoded = path.read_bytes()[_META_FROM + meta.FileMetaInformationGroupLength :]
-    dataset = read_elements(encoded, syntax, keywords)
-    dataset.file_meta = meta
+    with path.open("rb") as file:
+        meta, dataset = read_parts(file, keywords)
+    dataset.file_meta = FileMetaDataset(meta)
     return dataset
+
+
+def read_parts(file: BinaryIO, keywords: Sequence[str] | None = None) -> tuple[Dataset, Dataset]:
+    """Return the file meta information of an open file, and the elements before its pixels or those that are named.
+
+    The file is left where the reading came to: without `keywords`, and but for a deflated dataset, at the pixels.
+    Raises what `read_head` raises.
+    """
+    read_preamble(file, force=False)
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_after_meta)
+    syntax = text(meta, "TransferSyntaxUID")
+    wanted = None if keywords is None else [Tag(keyword) for keyword in keywords]
+    if syntax:
+        return meta, _read(file, UID(syntax), wanted)
+    file.seek(0)
+    dataset = dcmread(file, stop_before_pixels=True, specific_tags=cast("list[Any]", wanted))  # it finds out
+    return dataset.file_meta, dataset
+
+
+def _after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 != 0x0002
 
 
 def read_elements(encoded: bytes, syntax: UID, keywords: Sequence[str] | None = None) -> Dataset:
@@ -47,9 +60,7 @@ def read_elements(encoded: bytes, syntax: UID, keywords: Sequence[str] | None = 
 
     Raises what pydicom and zlib raise on garbage.
     """
-    dataset = Dataset()
-    dataset.update(_read(encoded, syntax, None if keywords is None else [Tag(keyword) for keyword in keywords]))
-    return dataset
+    return _read(BytesIO(encoded), syntax, None if keywords is None else [Tag(keyword) for keyword in keywords])
 
 
 def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str, str]:
@@ -59,7 +70,7 @@ def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str,
     Raises what pydicom and zlib raise on garbage.
     """
     tags = [Tag(keyword) for keyword in keywords]
-    dataset = _read(encoded, syntax, tags)
+    dataset = _read(BytesIO(encoded), syntax, tags)
     values = [dataset.get_item(tag).value if tag in dataset else b"" for tag in tags]
     return {
         keyword: value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else ""
@@ -67,13 +78,13 @@ def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str,
     }
 
 
-def _read(encoded: bytes, syntax: UID, wanted: list[BaseTag] | None) -> Dataset:
+def _read(encoded: BinaryIO, syntax: UID, wanted: list[BaseTag] | None) -> Dataset:
     if syntax.is_deflated:
-        encoded = zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, _LONGEST_HEAD)
+        encoded = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded.read(), _LONGEST_HEAD))
     last = int(_PIXELS_FROM) if wanted is None else min(int(_PIXELS_FROM), max(wanted) + 1)
     tags: Any = wanted
     return read_dataset(
-        BytesIO(encoded),
+        encoded,
         is_implicit_VR=syntax.is_implicit_VR,
         is_little_endian=syntax.is_little_endian,
         # Tags compare slower than the numbers that they are, and this is asked of each element.

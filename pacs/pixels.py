@@ -8,16 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
-from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.utils import pixel_array
 
-from pacs import codecs
 from pacs.discreet import said
 from pacs.errors import Unreadable
+from pacs.pixel_data import stored_values
 from pacs.series import Rescale, SourceSlice
-
-codecs.register()
 
 # What lies outside the reconstructed circle counts as air.
 PADDING_HU = -1024
@@ -53,7 +48,7 @@ def hounsfield(source: SourceSlice) -> NDArray[np.int16]:
     if rescale.unit not in _HOUNSFIELD:
         raise Unreadable(f"The rescale gives {rescale.unit}, not Hounsfield units.")
     try:
-        stored = _stored(source)
+        stored = stored_values(source.path, source.pixels, source.frame)
     except Exception as error:  # the decoders raise whatever they like on corrupt data
         raise Unreadable(f"The pixels cannot be decoded: {said(error)}.") from error
     if stored.shape != (source.rows, source.columns):
@@ -61,7 +56,7 @@ def hounsfield(source: SourceSlice) -> NDArray[np.int16]:
     result = _rescaled(stored, rescale)
     if source.padding is not None:
         low, high = source.padding
-        result[(stored >= low) & (stored <= high)] = PADDING_HU
+        np.copyto(result, PADDING_HU, where=stored == low if low == high else (stored >= low) & (stored <= high))
     return result
 
 
@@ -72,19 +67,11 @@ def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[np.int16]:
         lowest, highest = int(stored.min()) + intercept, int(stored.max()) + intercept
         if lowest >= _LOWEST and highest <= _HIGHEST:
             # What wraps on the way wraps back: the sum is known to fit.
-            return stored.astype(np.int16) + np.array(int(intercept)).astype(np.int16)
+            offset = np.array(int(intercept)).astype(np.int16)
+            shifted: NDArray[np.int16] = np.add(stored, offset, dtype=np.int16, casting="unsafe")
+            return shifted
     hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return np.clip(np.rint(hu, out=hu), _LOWEST, _HIGHEST, out=hu).astype(np.int16)
-
-
-def _stored(source: SourceSlice) -> NDArray[Any]:
-    """Return the stored values of a slice; of a multi-frame instance this frame only is read."""
-    if source.frame is None:
-        return pixel_array(dcmread(source.path))
-    index = source.frame - 1
-    if read_file_meta_info(source.path).TransferSyntaxUID.is_deflated:
-        return pixel_array(dcmread(source.path), index=index)
-    return pixel_array(source.path, index=index)
 
 
 def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) -> Iterator[Decoded]:
@@ -98,7 +85,13 @@ def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) 
 def in_order(
     work: Callable[[Source], Result], sources: Iterable[Source], *, threads: int, ahead: int = 8
 ) -> Iterator[Result]:
-    """Do a piece of work for each source in `threads` threads; yield in order, at most `ahead` results waiting."""
+    """Do a piece of work for each source in `threads` threads; yield in order, at most `ahead` results waiting.
+
+    One thread is the caller's own, which works when it is asked for the next result.
+    """
+    if threads == 1:
+        yield from map(work, sources)
+        return
     with ThreadPoolExecutor(threads, thread_name_prefix="slices") as pool:
         waiting: deque[Future[Result]] = deque()
         try:

@@ -58,6 +58,11 @@ def select(series: Series, *, min_slices: int) -> Selection:
     return Selection(header, tuple(ordered), tuple(notes))
 
 
+def may_be_selected(image: SourceSlice) -> bool:
+    """Whether nothing in an image's own header keeps it from being looked at."""
+    return image.sop_class_uid in CT_CLASSES and (_LOCALIZERS | _PAGES | _DERIVED).isdisjoint(image.image_type)
+
+
 def _without(
     slices: list[SourceSlice], kinds: frozenset[str], code: str, sentence: str, notes: list[str]
 ) -> list[SourceSlice]:

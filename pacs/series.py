@@ -13,7 +13,8 @@ from pydicom.valuerep import validate_value
 from pacs.discreet import said
 from pacs.elements import first, floats, integer, text, words
 from pacs.errors import Rejected, Unreadable
-from pacs.head import read_head
+from pacs.head import read_head, read_parts
+from pacs.pixel_data import PixelData, locate
 
 # Multi-frame; the second holds what was sent as single frames once.
 _ENHANCED = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
@@ -100,6 +101,7 @@ class SourceSlice:
     frame: 1 for the first frame, None for a single-frame instance.
     position, orientation: PS3.3 C.7.6.2, in mm and as cosines; position_mm lies along the normal.
     pixel_spacing: (between rows, between columns) in mm. padding: (lowest, highest) stored value outside the image.
+    pixels: where they lie in the file, where that is known.
     """
 
     path: Path
@@ -118,6 +120,10 @@ class SourceSlice:
     columns: int
     rescale: "Rescale | None" = None
     padding: tuple[int, int] | None = None
+    pixels: PixelData | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.frame))
 
     @property
     def normal(self) -> tuple[float, float, float] | None:
@@ -146,32 +152,54 @@ class Series:
     unreadable: tuple[tuple[Path, str], ...] = ()
 
 
+class SeriesReader:
+    """Reads the headers of one series' files, one after the other."""
+
+    def __init__(self) -> None:
+        self._header: SeriesHeader | None = None
+        self._identities: dict[tuple[Patient, str, str], None] = {}
+        self._slices: list[SourceSlice] = []
+        self._unreadable: list[tuple[Path, str]] = []
+
+    def read(self, path: Path) -> list[SourceSlice]:
+        """Read a file's header and return its images; none where it cannot be read, which the series will say."""
+        try:
+            with path.open("rb") as file:
+                meta, dataset = read_parts(file)
+                pixels = locate(file, meta, dataset)
+            identity, images = _identity(dataset), read_slices(dataset, path, pixels)
+            self._header = self._header or read_header(dataset)
+        except Exception as error:  # pydicom raises whatever it likes on corrupt data
+            self._unreadable.append((path, said(error)))
+            return []
+        self._identities[identity] = None
+        self._slices.extend(images)
+        return images
+
+    def series(self) -> Series:
+        """Return what was read.
+
+        Raises Rejected where it does not belong to one patient and one series, or none is readable.
+        """
+        header = self._header
+        if header is None:
+            raise Rejected("unreadable", "No instance of this series could be read.")
+        if not all(patient.is_same_as(header.patient) for patient, _study, _series in self._identities):
+            raise Rejected("mixed_patients", "The instances of this series name more than one patient.")
+        if len({(study, series) for _patient, study, series in self._identities}) > 1:
+            raise Rejected("mixed_series", "The instances belong to more than one series or study.")
+        return Series(header, tuple(self._slices), tuple(self._unreadable))
+
+
 def read_series(paths: Iterable[Path]) -> Series:
     """Read the headers of one series' files.
 
     Raises Rejected where they do not belong to one patient and one series, or none is readable.
     """
-    header: SeriesHeader | None = None
-    identities: dict[tuple[Patient, str, str], None] = {}
-    slices: list[SourceSlice] = []
-    unreadable: list[tuple[Path, str]] = []
+    reader = SeriesReader()
     for path in paths:
-        try:
-            dataset = read_head(path)
-            identity, images = _identity(dataset), read_slices(dataset, path)
-            header = header or read_header(dataset)
-        except Exception as error:  # pydicom raises whatever it likes on corrupt data
-            unreadable.append((path, said(error)))
-            continue
-        identities[identity] = None
-        slices.extend(images)
-    if header is None:
-        raise Rejected("unreadable", "No instance of this series could be read.")
-    if not all(patient.is_same_as(header.patient) for patient, _study, _series in identities):
-        raise Rejected("mixed_patients", "The instances of this series name more than one patient.")
-    if len({(study, series) for _patient, study, series in identities}) > 1:
-        raise Rejected("mixed_series", "The instances belong to more than one series or study.")
-    return Series(header, tuple(slices), tuple(unreadable))
+        reader.read(path)
+    return reader.series()
 
 
 def group_by_series(paths: Iterable[Path]) -> tuple[list[tuple[Path, ...]], list[tuple[Path, str]]]:
@@ -232,8 +260,11 @@ def read_header(dataset: Dataset) -> SeriesHeader:
     )
 
 
-def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
-    """Return the image of a single-frame instance, or those of an Enhanced CT's frames."""
+def read_slices(dataset: Dataset, path: Path, pixels: PixelData | None = None) -> list[SourceSlice]:
+    """Return the image of a single-frame instance, or those of an Enhanced CT's frames.
+
+    pixels: where they lie in the file; without it the file is read again to decode them.
+    """
     shared, frames = _functional_groups(dataset)
     slices = []
     for frame, own in frames:
@@ -262,6 +293,7 @@ def read_slices(dataset: Dataset, path: Path) -> list[SourceSlice]:
                 columns=integer(dataset, "Columns") or 0,
                 rescale=_rescale(groups),
                 padding=_padding(dataset),
+                pixels=pixels,
             )
         )
     return slices

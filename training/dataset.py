@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from models.lung_mask import lung_fraction, lung_mask
+from models.lung_mask import find_lungs
 from models.preprocessing import Preprocessing
 from models.resizing import fit
 from pacs.errors import Rejected
@@ -218,10 +218,10 @@ def _series(
         if decoded.hu is None or spacing is None:
             skipped.append((decoded.source.path, decoded.error))
             continue
-        mask = lung_mask(decoded.hu, spacing)
-        if lung_fraction(mask, spacing) < preprocessing.min_lung_fraction:
+        lungs = find_lungs(decoded.hu, spacing)
+        if lungs.fraction(spacing) < preprocessing.min_lung_fraction:
             continue
-        box = _box(fit(mask.astype(np.int16), spacing, preprocessing.size) > 0)
+        box = _box(fit(lungs.mask.astype(np.int16), spacing, preprocessing.size) > 0)
         image = fit(decoded.hu, spacing, preprocessing.size)
         yield _Row(patient, series.header.series_uid, image, box, decoded.source.path)
 

@@ -1,27 +1,24 @@
 """The stage between queue and result: select, decode, mask, classify, decide. Slices stream; no volume is held."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import contourpy
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.activation import contrast
 from models.classifier import Classifier, SliceOutput
-from models.lung_mask import lung_fraction, lung_mask
-from models.preprocessing import Preprocessing
-from models.resizing import fit
+from models.lung_mask import Lungs
 from models.verdict import ExamVerdict
-from pacs.decoder import decode_apart
 from pacs.errors import Rejected
-from pacs.pixels import Decoded, decode, in_order
 from pacs.report.content import polygon_area
 from pacs.selection import Selection, select
-from pacs.series import SeriesHeader, SourceSlice, read_series
+from pacs.series import Series, SeriesHeader, SourceSlice
+from worker.preparation import Preparation, PreparedSlice
 from worker.version import __version__
 
 KEY_SLICES = 6
@@ -81,11 +78,15 @@ def classify_series(
     own, since a worker has died of this series before.
     """
     started = time.monotonic()
-    series = read_series(paths)
-    check_header(series.header)
-    selection = select(series, min_slices=min_slices)
-    work = _Work(selection, classifier, alive, alive_seconds, careful=careful)
+
+    def choose(series: Series) -> Selection:
+        check_header(series.header)
+        return select(series, min_slices=min_slices)
+
+    preparation = Preparation(tuple(paths), classifier.bundle.description.preprocessing, choose, careful=careful)
+    work = _Work(preparation, classifier, alive, alive_seconds)
     slices = work.run()
+    selection = preparation.selection
     description = classifier.bundle.description
     if not work.outputs:
         if all(image.note for image in slices):
@@ -95,7 +96,7 @@ def classify_series(
     corrupt = sum(image.note is not None for image in slices)
     notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
     return ClassifiedExam(
-        header=series.header,
+        header=selection.header,
         slices=tuple(_with_keys(slices, work, description.class_names, verdict)),
         verdict=verdict,
         notes=notes,
@@ -105,80 +106,55 @@ def classify_series(
     )
 
 
-@dataclass(frozen=True)
-class PreparedSlice:
-    """A slice before the network. lung_fraction: None with the sentence why it could not be decoded in `error`.
-
-    fitted: int16 (size, size) in HU, and mask: the lungs' packed bits, where there is lung enough to classify it.
-    """
-
-    lung_fraction: float | None
-    fitted: NDArray[np.int16] | None = None
-    mask: NDArray[np.uint8] | None = None
-    error: str | None = None
-
-
-def prepare(decoded: Decoded, preprocessing: Preprocessing) -> PreparedSlice:
-    """Find the lungs of a slice and, where they are large enough, bring it to the network's input."""
-    spacing = decoded.source.pixel_spacing
-    if decoded.hu is None or spacing is None:
-        return PreparedSlice(None, error=decoded.error)
-    mask = lung_mask(decoded.hu, spacing)
-    fraction = lung_fraction(mask, spacing)
-    if fraction < preprocessing.min_lung_fraction:
-        return PreparedSlice(fraction)
-    return PreparedSlice(fraction, fit(decoded.hu, spacing, preprocessing.size), np.packbits(mask))
-
-
 class _Work:
-    """One pass over a selection."""
+    """One pass of a series through the network."""
 
     def __init__(
-        self,
-        selection: Selection,
-        classifier: Classifier,
-        alive: Callable[[], None],
-        alive_seconds: float,
-        *,
-        careful: bool,
+        self, preparation: Preparation, classifier: Classifier, alive: Callable[[], None], alive_seconds: float
     ) -> None:
-        self._alive_seconds, self._careful = alive_seconds, careful
-        self._selection = selection
-        self._classifier = classifier
-        self._alive = alive
+        self._preparation, self._classifier = preparation, classifier
+        self._alive, self._alive_seconds = alive, alive_seconds
         self._last_sign = time.monotonic()
-        self.masks: dict[int, NDArray[np.uint8]] = {}  # packed bits, by index of the slice
-        self.outputs: list[SliceOutput] = []
-        self.activations: dict[int, NDArray[np.float32]] = {}  # (classes, height, width), by index of the slice
-        self._slices: dict[int, ClassifiedSlice] = {}
+        self._prepared: dict[SourceSlice, PreparedSlice] = {}
+        self._said: dict[SourceSlice, SliceOutput] = {}
 
     def run(self) -> list[ClassifiedSlice]:
-        for index, output in self._classifier.stream(self._inputs()):
-            self.outputs.append(output)
-            if output.activation is not None:
-                self.activations[index] = output.activation
-            seen = self._slices[index]
-            values = tuple(float(value) for value in output.probabilities)
-            self._slices[index] = ClassifiedSlice(seen.source, seen.lung_fraction, values)
-        return [self._slices[index] for index in range(len(self._selection.slices))]
+        """Return the slices that were selected, from foot to head, with what the network says of them."""
+        for source, output in self._classifier.stream(self._inputs()):
+            self._said[source] = output
+        return [self._classified(source) for source in self._preparation.selection.slices]
 
-    def _inputs(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
-        preprocessing = self._classifier.bundle.description.preprocessing
-        slices = self._selection.slices
-        prepared = (
-            (prepare(decoded, preprocessing) for decoded in decode_apart(slices))
-            if self._careful
-            else in_order(
-                lambda source: prepare(decode(source), preprocessing), slices, threads=max(2, os.cpu_count() or 1)
-            )
-        )
-        for index, (source, image) in enumerate(zip(slices, prepared, strict=True)):
+    @property
+    def outputs(self) -> list[SliceOutput]:
+        """What the network said of the slices that were selected and classified, in their order."""
+        return [self._said[source] for source in self._preparation.selection.slices if source in self._said]
+
+    def activation(self, source: SourceSlice) -> NDArray[np.float32] | None:
+        """Where in a classified slice the evidence comes from: (classes, height, width)."""
+        return self._said[source].activation
+
+    def lungs(self, source: SourceSlice) -> Lungs:
+        """The lungs of a classified slice."""
+        found = self._prepared[source].lungs
+        if found is None:
+            raise ValueError("A slice without lungs is not classified.")
+        return found
+
+    def _inputs(self) -> Iterator[tuple[SourceSlice, NDArray[np.int16]]]:
+        for image in self._preparation.slices():
             self._sign_of_life()
-            fraction = None if image.lung_fraction is None else round(image.lung_fraction, 4)
-            self._slices[index] = ClassifiedSlice(source, fraction, None, note=image.error)
-            if image.fitted is not None and image.mask is not None:
-                self.masks[index] = image.mask
-                yield index, image.fitted
+            self._prepared[image.source] = replace(image, fitted=None)
+            if image.fitted is not None:
+                yield image.source, image.fitted
+
+    def _classified(self, source: SourceSlice) -> ClassifiedSlice:
+        image, output = self._prepared[source], self._said.get(source)
+        return ClassifiedSlice(
+            source,
+            None if image.lung_fraction is None else round(image.lung_fraction, 4),
+            None if output is None else tuple(float(value) for value in output.probabilities),
+            note=image.error,
+        )
 
     def _sign_of_life(self) -> None:
         if time.monotonic() - self._last_sign > self._alive_seconds:
@@ -196,11 +172,9 @@ def _with_keys(
         if index not in ranks:
             yield image
             continue
-        shape = image.source.rows, image.source.columns
-        mask = np.unpackbits(work.masks[index], count=shape[0] * shape[1]).reshape(shape)
-        maps = work.activations.get(index)
+        maps = work.activation(image.source)
         shown = None if maps is None else tuple(map(tuple, contrast(maps, likeliest).round(3).tolist()))
-        yield replace(image, key_rank=ranks[index], outlines=outlines(mask), activation=shown)
+        yield replace(image, key_rank=ranks[index], outlines=outlines(work.lungs(image.source).mask), activation=shown)
 
 
 def _key_slices(slices: list[ClassifiedSlice], classes: tuple[str, ...], verdict: ExamVerdict) -> list[int]:
@@ -231,12 +205,13 @@ def outlines(mask: NDArray[np.uint8]) -> tuple[tuple[tuple[float, float], ...], 
 
     Coordinates are those of PS3.3 C.10.5.1.2: (0.5, 0.5) is the middle of the first pixel.
     """
-    padded = np.pad(mask, 1).astype(np.float32)
+    left, top, width, height = cv2.boundingRect(mask)
+    padded = np.pad(mask[top : top + height, left : left + width], 1).astype(np.float64)
     lines, offsets = contourpy.contour_generator(z=padded, fill_type="OuterOffset").filled(0.5, np.inf)
     polygons = []
     for points, ends in zip(lines, offsets, strict=True):
         # Without the holes, and without the padding; the centre of a pixel lies half a pixel in.
-        border = points[ends[0] : ends[1]] - 1 + 0.5
+        border = points[ends[0] : ends[1]] - 1 + 0.5 + (left, top)
         polygons.append((polygon_area(border), border))
     polygons.sort(key=lambda polygon: -polygon[0])
     smallest = _SMALLEST_OUTLINE * float(mask.sum())

@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 from sqlalchemy import select
 
 from models.classifier import Classifier
+from pacs.pixels import decode_all
+from pacs.series import read_series
 from tests.benchmarks.conftest import Figures
 from tests.installation import Installation
 from tests.servers import Orthanc, need
@@ -165,13 +168,24 @@ def test_compressed_slices(tmp_path: Path, slices: list[Path], figures: Figures)
         for source, target in zip(slices, series[name], strict=True):
             encode(source, target)
     times: dict[str, list[float]] = {name: [] for name in series}
+    decoding: dict[str, list[float]] = {name: [] for name in series}
     for _round in range(ROUNDS):
         for name, files in series.items():
             started = time.perf_counter()
             classify_series(files, classifier, min_slices=3)
             times[name].append(time.perf_counter() - started)
+            sources = read_series(files).slices
+            started = time.perf_counter()
+            deque(decode_all(sources, threads=os.cpu_count() or 1), maxlen=0)
+            decoding[name].append(time.perf_counter() - started)
     plain = statistics.median(times["uncompressed"])
     for name in ENCODERS:
+        alone = statistics.median(decoding[name])
+        figures.add(
+            f"{SMALL} slices in {name}", f"{statistics.median(times[name]):.1f} s",
+            f"uncompressed ones, and decoding alone on all cores: {plain:.1f} + {alone:.1f} s",
+            statistics.median(times[name]) / (plain + alone), at_least=None,
+        )  # fmt: skip
         pairs = [one / other for one, other in zip(times[name], times["uncompressed"], strict=True)]
         figures.add(
             f"{SMALL} slices in {name}", f"{statistics.median(times[name]):.1f} s",

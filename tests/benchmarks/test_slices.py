@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from models.architectures import HounsfieldClassifier, build
 from models.bundle import open_bundle
 from models.classifier import Classifier
-from models.lung_mask import lung_fraction, lung_mask
+from models.lung_mask import find_lungs
 from models.resizing import fit
 from pacs.pixels import decode
 from pacs.selection import select
@@ -170,7 +170,7 @@ def test_the_share_of_each_stage(files: list[Path], figures: Figures) -> None:
         (each.hu, each.source.pixel_spacing) for each in decoded if each.hu is not None and each.source.pixel_spacing
     ]
     timed("read and decode", lambda: [decode(source) for source in selection.slices])
-    timed("lung mask", lambda: [lung_fraction(lung_mask(hu, spacing), spacing) for hu, spacing in slices])
+    timed("lung mask", lambda: [find_lungs(hu, spacing).fraction(spacing) for hu, spacing in slices])
     timed("resize", lambda: [fit(hu, spacing, size) for hu, spacing in slices])
     classifier.probabilities([hu for hu, _spacing in slices[:8]])
     timed("network", lambda: classifier.probabilities(hu for hu, _spacing in slices))

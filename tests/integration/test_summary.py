@@ -20,7 +20,7 @@ from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 from models.activation import add_activation, contrast
 from models.bundle import open_bundle
 from models.classifier import Classifier
-from models.lung_mask import lung_mask
+from models.lung_mask import find_lungs
 from models.resizing import fit, spread
 from pacs import codes
 from pacs.codes import short_name
@@ -205,7 +205,7 @@ def test_the_map_falls_on_the_disease_of_phantoms(tmp_path: Path) -> None:
                 continue
             hu, spacing = hounsfield(image.source), image.source.pixel_spacing or (1, 1)
             evidence = spread(np.array(image.activation, np.float32), (hu.shape[0], hu.shape[1]), spacing, 512)
-            lung = lung_mask(hu, spacing).astype(bool)
+            lung = find_lungs(hu, spacing).mask.astype(bool)
             affected = masks["affected"][image.source.instance_number - 1].astype(bool) & lung
             if min(affected.sum(), (lung & ~affected).sum()) < 100:
                 continue

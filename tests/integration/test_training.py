@@ -250,7 +250,7 @@ def test_kill_9_in_mid_training_loses_no_finished_epoch(eight: Path, tmp_path: P
 
 
 def test_phantoms_of_totals_show_lung_in_every_slice(phantoms: tuple[Path, list[PhantomExam]], eight: Path) -> None:
-    from models.lung_mask import lung_fraction, lung_mask
+    from models.lung_mask import find_lungs
     from pacs.pixels import decode_all
     from pacs.series import read_series
 
@@ -262,7 +262,7 @@ def test_phantoms_of_totals_show_lung_in_every_slice(phantoms: tuple[Path, list[
         for decoded in decode_all(series.slices[:: len(series.slices) - 1], threads=1):
             assert decoded.hu is not None
             assert decoded.source.pixel_spacing is not None
-            mask = lung_mask(decoded.hu, decoded.source.pixel_spacing)
-            assert lung_fraction(mask, decoded.source.pixel_spacing) > Preprocessing().min_lung_fraction
+            lungs = find_lungs(decoded.hu, decoded.source.pixel_spacing)
+            assert lungs.fraction(decoded.source.pixel_spacing) > Preprocessing().min_lung_fraction
     assert counts == {"NSIP": 56, "UIP": 24}
     assert phantoms[1]

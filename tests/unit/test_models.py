@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from models.bundle import open_bundle
 from models.classifier import Classifier
 from models.errors import BundleError
-from models.lung_mask import block_mean, lung_fraction, lung_mask
+from models.lung_mask import _median_is_above, block_mean, find_lungs
 from models.resizing import fit
 from models.verdict import OperatingPoint, decide
 from tests.unit.test_report import LUNGS
@@ -26,10 +27,11 @@ def test_the_mask_finds_healthy_and_diseased_lungs(disease: str, seed: int) -> N
     plan = plan_exam(disease, seed, 0, slices=9)
     spacing = (plan.scan.pixel_spacing, plan.scan.pixel_spacing)
     for image in render(plan):
-        mask = lung_mask(image.hu, spacing)
+        lungs = find_lungs(image.hu, spacing)
+        mask = lungs.mask.astype(bool)
         assert mask.shape == image.hu.shape
         if image.lungs.mean() < 0.05:
-            assert lung_fraction(mask, spacing) < 0.2
+            assert lungs.fraction(spacing) < 0.2
             continue
         overlap = 2 * (mask & image.lungs).sum() / (mask.sum() + image.lungs.sum())
         # Honeycombs close to the pleura are partly taken for chest wall.
@@ -38,13 +40,13 @@ def test_the_mask_finds_healthy_and_diseased_lungs(disease: str, seed: int) -> N
 
 def test_no_body_no_lungs() -> None:
     for value in (-1024, 40):
-        assert not lung_mask(np.full((300, 200), value, np.int16), (0.7, 0.7)).any()
+        assert not find_lungs(np.full((300, 200), value, np.int16), (0.7, 0.7)).mask.any()
 
 
 def test_a_spacing_that_cannot_be_costs_nothing() -> None:
     (image,) = render(plan_exam("NSIP", 3, 0, slices=1, lungs=True))
     for spacing in (1e-7, 1e-320):
-        assert lung_mask(image.hu, (spacing, spacing)).shape == image.hu.shape
+        assert find_lungs(image.hu, (spacing, spacing)).mask.shape == image.hu.shape
 
 
 def test_blocks_average_and_repeat_the_edge() -> None:
@@ -169,3 +171,22 @@ def test_slices_come_out_in_their_order_whatever_finished_first() -> None:
     alone = np.concatenate([classifier.probabilities([image]) for image in slices])
     assert np.allclose(together, alone, atol=1e-6)
     assert classifier.precision in ("f32", "bf16", "f16")
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (513, 700), (511, 300), (1024, 1024)])
+def test_lungs_have_the_area_of_their_mask(shape: tuple[int, int]) -> None:
+    (image,) = render(plan_exam("NSIP", 3, 0, slices=1, lungs=True))
+    spacing = (0.7, 0.7)
+    hu = cv2.resize(image.hu, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    lungs = find_lungs(hu, spacing)
+    assert lungs.mask.shape == shape
+    assert 0 < lungs.fraction(spacing) == min(1, float(lungs.mask.sum()) * 0.7 * 0.7 / 40_000)
+
+
+def test_the_middle_of_many_values_is_found_by_counting() -> None:
+    rng = np.random.default_rng(1)
+    for size in range(1, 40):
+        values = rng.integers(-3, 4, (size, 1)).astype(np.float32)
+        within = np.ones((size, 1), dtype=np.uint8)
+        for limit in range(-4, 5):
+            assert _median_is_above(limit, values, within) == (np.median(values) > limit)

@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -21,6 +22,7 @@ from pydicom.uid import (
 )
 
 from pacs.errors import Unreadable
+from pacs.pixel_data import stored_values
 from pacs.pixels import decode_all, hounsfield
 from pacs.series import SourceSlice, read_series
 from tests.datasets import ct, write
@@ -171,3 +173,22 @@ def test_frames_of_an_enhanced_ct_decode_one_by_one(tmp_path: Path) -> None:
         assert [image.frame for image in slices] == [1, 2, 3]
         for image, stored in zip(slices, volume, strict=True):
             assert np.array_equal(hounsfield(image), stored - 1000)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_pixels_are_decoded_where_they_lie_as_from_the_whole_file(tmp_path: Path, syntax: Any, bits: int) -> None:
+    dataset = ct(pixels=STORED, BitsStored=bits, HighBit=bits - 1)
+    if syntax.is_compressed:
+        dataset.compress(syntax, generate_instance_uid=False)
+    elif syntax == ExplicitVRBigEndian:
+        dataset.PixelData = STORED.astype(">i2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    (path,) = write(tmp_path, dataset)
+    (image,) = read_series([path]).slices
+    assert image.pixels is not None
+    assert np.array_equal(stored_values(path, image.pixels, None), stored_values(path, None, None))
+    assert np.array_equal(stored_values(path, image.pixels, None), STORED)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Unreadable):
+        hounsfield(image)
