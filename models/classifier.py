@@ -72,7 +72,8 @@ class Classifier:
     def stream(self, inputs: Iterable[tuple[Any, NDArray[np.int16]]]) -> Iterator[tuple[Any, SliceOutput]]:
         """Classify (key, slice) pairs as they come; yield (key, output) in their order.
 
-        A slice is int16 of shape (size, size) in HU. No more slices are held than there are requests.
+        A slice is int16 of shape (size, size) in HU, and must not change until its output has come: it is not copied.
+        No more slices are held than there are requests.
         """
         for key, (probabilities, features, *maps) in self._network.stream(inputs):
             yield key, SliceOutput(probabilities.astype(np.float64), features, maps[0] if self._explains else None)

@@ -59,7 +59,8 @@ class CompiledNetwork:
     ) -> Iterator[tuple[Any, tuple[NDArray[np.float32], ...]]]:
         """Run (key, slice) pairs as they come; yield (key, outputs of one slice each) in their order.
 
-        A slice is int16 of shape (size, size) in HU. No more slices are held than there are requests.
+        A slice is int16 of shape (size, size) in HU, and must not change until its outputs have come: it is not copied.
+        No more slices are held than there are requests.
         """
         # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
         # queue of them may hold, and then both wait for ever.

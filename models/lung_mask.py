@@ -101,8 +101,8 @@ def _median_is_above(limit: float, values: NDArray[np.float32], within: Mask) ->
 
 def _components(mask: Mask) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
     """Label what hangs together, by edges and not by corners; return labels and sizes, 0 for what is not in it."""
-    # Each label has a pixel of its own and one beside it that is not in the mask.
-    kind = cv2.CV_16U if mask.size <= 2 * _MOST_LABELS else cv2.CV_32S
+    # Each label has a pixel of its own and one beside it that is not in the mask; OpenCV wants one number to spare.
+    kind = cv2.CV_16U if mask.size < 2 * (_MOST_LABELS - 1) else cv2.CV_32S
     count, labels = cv2.connectedComponents(mask, connectivity=4, ltype=kind)
     if kind == cv2.CV_16U:  # their histogram takes a third of the time of NumPy's
         sizes = cv2.calcHist([labels], [0], None, [count], [0, count]).ravel().astype(np.int64)

@@ -69,7 +69,7 @@ def take_fragments(association: Association, source: Source) -> None:
         try:
             fragment = _next_fragment(source)
             missing = 0 if fragment is None else _take(fragment, source, message)
-        except OSError:
+        except (OSError, MemoryError):
             missing = 1
         if missing:
             service.event_queue.put("Evt17")  # the connection is closed

@@ -19,7 +19,8 @@ from pacs.elements import text
 from pacs.errors import Unreadable
 
 _LONGEST_HEAD = 32 << 20
-_PIXELS_FROM = Tag(0x7FE00001)
+# The group of the pixels, but for its length.
+_PIXELS_FROM, _PIXELS_BEFORE = 0x7FE00001, 0x7FE10000
 _PIECE = 1 << 20
 
 
@@ -37,8 +38,7 @@ def read_head(path: Path, keywords: Sequence[str] | None = None) -> Dataset:
 def read_parts(file: BinaryIO, keywords: Sequence[str] | None = None) -> tuple[Dataset, Dataset]:
     """Return the file meta information of an open file, and the elements before its pixels or those that are named.
 
-    The file is left where the reading came to: without `keywords`, and but for a deflated dataset, at the pixels.
-    Raises what `read_head` raises.
+    The file is left at the pixels, but for a deflated dataset, or where it has none. Raises what `read_head` raises.
     """
     read_preamble(file, force=False)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_after_meta)
@@ -70,7 +70,7 @@ def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str,
     Raises what pydicom and zlib raise on garbage.
     """
     tags = [Tag(keyword) for keyword in keywords]
-    dataset = _read(BytesIO(encoded), syntax, tags)
+    dataset = _read(BytesIO(encoded), syntax, tags, in_order=True)
     values = [dataset.get_item(tag).value if tag in dataset else b"" for tag in tags]
     return {
         keyword: value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else ""
@@ -78,17 +78,19 @@ def read_uids(encoded: bytes, syntax: UID, keywords: Sequence[str]) -> dict[str,
     }
 
 
-def _read(encoded: BinaryIO, syntax: UID, wanted: list[BaseTag] | None) -> Dataset:
+def _read(encoded: BinaryIO, syntax: UID, wanted: list[BaseTag] | None, *, in_order: bool = False) -> Dataset:
+    """Read a dataset as far as its pixels. in_order: presume that nothing wanted comes after a higher tag."""
     if syntax.is_deflated:
         encoded = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded.read(), _LONGEST_HEAD))
-    last = int(_PIXELS_FROM) if wanted is None else min(int(_PIXELS_FROM), max(wanted) + 1)
+    last = max(wanted) + 1 if in_order and wanted else _PIXELS_FROM
+    beyond = None if in_order else _PIXELS_BEFORE
     tags: Any = wanted
     return read_dataset(
         encoded,
         is_implicit_VR=syntax.is_implicit_VR,
         is_little_endian=syntax.is_little_endian,
         # Tags compare slower than the numbers that they are, and this is asked of each element.
-        stop_when=lambda tag, _vr, _length: int.__ge__(tag, last),
+        stop_when=lambda tag, _vr, _length: int.__ge__(tag, last) and (beyond is None or int.__lt__(tag, beyond)),
         specific_tags=tags,
     )
 

@@ -4,15 +4,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
+from pacs import codecs
 from pacs.discreet import said
+from pacs.elements import text
 from pacs.errors import Unreadable
-from pacs.pixel_data import stored_values
+from pacs.head import read_parts
+from pacs.pixel_data import PixelData, is_as_stated
 from pacs.series import Rescale, SourceSlice
+
+codecs.register()
 
 # What lies outside the reconstructed circle counts as air.
 PADDING_HU = -1024
@@ -74,6 +84,27 @@ def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[np.int16]:
     return np.clip(np.rint(hu, out=hu), _LOWEST, _HIGHEST, out=hu).astype(np.int16)
 
 
+def stored_values(path: Path, data: PixelData | None, frame: int | None) -> NDArray[Any]:
+    """Decode the stored values of an instance, or of one frame (from 1); they may be read-only.
+
+    data: where they lie; None where only the whole file tells. Raises what pydicom and its decoders raise.
+    """
+    index = None if frame is None else frame - 1
+    with path.open("rb") as file:
+        if data is None:
+            meta, dataset = read_parts(file)
+            in_part = index is not None and is_as_stated(UID(text(meta, "TransferSyntaxUID")), dataset)
+            return pixel_array(path if in_part else dcmread(path), index=index)
+        file.seek(data.offset)
+        options: dict[str, Any] = dict(data.options)
+        # They are only read, and a copy takes as long as the file.
+        options["view_only"] = options.get("bits_stored") == options.get("bits_allocated")
+        # The whole value where there is one image in it: a decoder sees whether its length is right.
+        source = file if frame is not None or data.length is None else file.read(data.length)
+        stored: NDArray[Any] = get_decoder(data.syntax).as_array(source, index=index, **options)[0]
+    return stored
+
+
 def decode_all(sources: Sequence[SourceSlice], *, threads: int, ahead: int = 8) -> Iterator[Decoded]:
     """Decode the slices in `threads` threads and yield them in order, at most `ahead` of them waiting.
 
@@ -87,7 +118,7 @@ def in_order(
 ) -> Iterator[Result]:
     """Do a piece of work for each source in `threads` threads; yield in order, at most `ahead` results waiting.
 
-    One thread is the caller's own, which works when it is asked for the next result.
+    One thread is the caller's own: it works when it is asked for the next result, and none waits.
     """
     if threads == 1:
         yield from map(work, sources)

@@ -58,9 +58,17 @@ def select(series: Series, *, min_slices: int) -> Selection:
     return Selection(header, tuple(ordered), tuple(notes))
 
 
-def may_be_selected(image: SourceSlice) -> bool:
-    """Whether nothing in an image's own header keeps it from being looked at."""
-    return image.sop_class_uid in CT_CLASSES and (_LOCALIZERS | _PAGES | _DERIVED).isdisjoint(image.image_type)
+def may_be_selected(image: SourceSlice, header: SeriesHeader) -> bool:
+    """Whether nothing in the headers of an image and its series keeps it from being looked at."""
+    normal = image.normal
+    return (
+        header.modality == "CT"
+        and image.sop_class_uid in CT_CLASSES
+        and (_LOCALIZERS | _PAGES | _DERIVED).isdisjoint(image.image_type)
+        and None not in (image.position, image.pixel_spacing)
+        and normal is not None
+        and abs(normal[2]) >= AXIAL_COSINE
+    )
 
 
 def _without(

@@ -123,6 +123,7 @@ class SourceSlice:
     pixels: PixelData | None = None
 
     def __hash__(self) -> int:
+        """Tell images apart by what names them: the rest takes long to hash, and is asked for at every slice."""
         return hash((self.path, self.frame))
 
     @property
@@ -160,6 +161,16 @@ class SeriesReader:
         self._identities: dict[tuple[Patient, str, str], None] = {}
         self._slices: list[SourceSlice] = []
         self._unreadable: list[tuple[Path, str]] = []
+
+    @property
+    def header(self) -> SeriesHeader | None:
+        """The header of the series, when one was read."""
+        return self._header
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all that was read so far names one patient, study and series, in the same words."""
+        return len(self._identities) == 1
 
     def read(self, path: Path) -> list[SourceSlice]:
         """Read a file's header and return its images; none where it cannot be read, which the series will say."""

@@ -136,7 +136,12 @@ class Server(ThreadedAssociationServer):
         """Hand a connection to a thread of its own."""
         with self._lock:
             self._starting += 1
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            with self._lock:
+                self._starting -= 1
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Be that thread; it ends when the association's own has begun."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import contourpy
@@ -16,8 +17,8 @@ from models.lung_mask import Lungs
 from models.verdict import ExamVerdict
 from pacs.errors import Rejected
 from pacs.report.content import polygon_area
-from pacs.selection import Selection, select
-from pacs.series import Series, SeriesHeader, SourceSlice
+from pacs.selection import select
+from pacs.series import SeriesHeader, SourceSlice
 from worker.preparation import Preparation, PreparedSlice
 from worker.version import __version__
 
@@ -79,11 +80,13 @@ def classify_series(
     """
     started = time.monotonic()
 
-    def choose(series: Series) -> Selection:
-        check_header(series.header)
-        return select(series, min_slices=min_slices)
-
-    preparation = Preparation(tuple(paths), classifier.bundle.description.preprocessing, choose, careful=careful)
+    preparation = Preparation(
+        tuple(paths),
+        classifier.bundle.description.preprocessing,
+        check=check_header,
+        select=partial(select, min_slices=min_slices),
+        careful=careful,
+    )
     work = _Work(preparation, classifier, alive, alive_seconds)
     slices = work.run()
     selection = preparation.selection

@@ -13,9 +13,10 @@ from models.lung_mask import Lungs, find_lungs
 from models.preprocessing import Preprocessing
 from models.resizing import fit
 from pacs.decoder import decode_apart
+from pacs.errors import Rejected
 from pacs.pixels import Decoded, decode, in_order
 from pacs.selection import Selection, may_be_selected
-from pacs.series import Series, SeriesReader, SourceSlice, read_series
+from pacs.series import Series, SeriesHeader, SeriesReader, SourceSlice, read_series
 
 # The network takes longer for a slice than so many headers to be read.
 _HEADERS_A_SLICE = 2
@@ -48,20 +49,22 @@ def prepare(decoded: Decoded, preprocessing: Preprocessing) -> PreparedSlice:
 
 
 class Preparation:
-    """One pass over the files of a series. `choose` says which of its slices are looked at, and may raise Rejected.
+    """One pass over the files of a series. `check` may refuse it by its header, `select` says what is looked at.
 
-    careful: each slice is decoded in a process of its own, and none before all headers are read.
+    Both may raise Rejected. careful: each slice is decoded in a process of its own, none before all headers are read.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
         preprocessing: Preprocessing,
-        choose: Callable[[Series], Selection],
         *,
+        check: Callable[[SeriesHeader], None],
+        select: Callable[[Series], Selection],
         careful: bool = False,
     ) -> None:
-        self._paths, self._preprocessing, self._choose, self._careful = paths, preprocessing, choose, careful
+        self._paths, self._preprocessing, self._careful = paths, preprocessing, careful
+        self._check, self._select = check, select
         self._selection: Selection | None = None
 
     @property
@@ -77,26 +80,52 @@ class Preparation:
             yield from (prepare(decoded, self._preprocessing) for decoded in decode_apart(self._chosen()))
             return
         sources = self._as_they_come()
-        for first in sources:
-            yield from in_order(
-                lambda source: prepare(decode(source), self._preprocessing),
-                chain([first], sources),
-                threads=_threads(first),
-            )
+        first = next(sources, None)
+        if first is None:
+            return
+        threads = _threads(first)
+        yield from in_order(
+            lambda source: prepare(decode(source), self._preprocessing),
+            chain([first], sources),
+            threads=threads,
+            ahead=max(8, threads),
+        )
 
     def _chosen(self) -> Sequence[SourceSlice]:
-        self._selection = self._choose(read_series(self._paths))
+        series = read_series(self._paths)
+        self._check(series.header)
+        self._selection = self._select(series)
         return self._selection.slices
 
     def _as_they_come(self) -> Iterator[SourceSlice]:
-        """Yield some images while headers are read, and then, of those that are selected, the rest."""
-        reader, begun = SeriesReader(), set()
+        """Yield some images while headers are read, and then, of those that are selected, the rest.
+
+        Nothing is begun of a series that its first header, or what came of it so far, keeps from being classified.
+        """
+        reader, begun = SeriesReader(), set[SourceSlice]()
+        refused: Rejected | None = None
+        checked = False
+        orientation: object = None
         for number, path in enumerate(self._paths):
             images = reader.read(path)
-            if number % _HEADERS_A_SLICE == 0 and images and may_be_selected(images[0]):
+            header = reader.header
+            if header is None or not images:
+                continue
+            if not checked:
+                checked, orientation = True, images[0].orientation
+                try:
+                    self._check(header)
+                except Rejected as error:
+                    refused = error
+            if number % _HEADERS_A_SLICE or refused is not None or not reader.agrees:
+                continue
+            if images[0].orientation == orientation and may_be_selected(images[0], header):
                 begun.add(images[0])
                 yield images[0]
-        self._selection = self._choose(reader.series())
+        series = reader.series()  # that it is of several patients is said first
+        if refused is not None:
+            raise refused
+        self._selection = self._select(series)
         yield from (image for image in self._selection.slices if image not in begun)
 
 

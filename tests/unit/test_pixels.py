@@ -15,6 +15,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -22,8 +23,7 @@ from pydicom.uid import (
 )
 
 from pacs.errors import Unreadable
-from pacs.pixel_data import stored_values
-from pacs.pixels import decode_all, hounsfield
+from pacs.pixels import decode_all, hounsfield, stored_values
 from pacs.series import SourceSlice, read_series
 from tests.datasets import ct, write
 from tests.servers import need
@@ -33,6 +33,19 @@ STORED = (np.arange(64 * 48, dtype=np.int16).reshape(64, 48) % 1500).astype(np.i
 
 def decode(tmp_path: Path, dataset: Dataset) -> Any:
     return hounsfield(read_series(write(tmp_path, dataset)).slices[0])
+
+
+def enhanced(volume: Any) -> Dataset:
+    """An Enhanced CT of frames (frames, rows, columns); its intercept is -1000."""
+    dataset = ct(pixels=volume[0], SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=len(volume), RescaleSlope=None)
+    del dataset.RescaleIntercept
+    dataset.PixelData = np.asarray(volume).tobytes()
+    shared, rescale = Dataset(), Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = "1", "-1000", "HU"
+    shared.PixelValueTransformationSequence = Sequence([rescale])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in volume])
+    return dataset
 
 
 def test_rescale_gives_hounsfield_units(tmp_path: Path) -> None:
@@ -158,14 +171,7 @@ def test_one_corrupt_slice_costs_that_slice_only(tmp_path: Path) -> None:
 
 def test_frames_of_an_enhanced_ct_decode_one_by_one(tmp_path: Path) -> None:
     volume = np.stack([STORED, STORED + 10, STORED + 20])
-    dataset = ct(pixels=STORED, SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=3, RescaleSlope=None)
-    del dataset.RescaleIntercept
-    dataset.PixelData = volume.tobytes()
-    shared, rescale = Dataset(), Dataset()
-    rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = "1", "-1000", "HU"
-    shared.PixelValueTransformationSequence = Sequence([rescale])
-    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
-    dataset.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in volume])
+    dataset = enhanced(volume)
     for syntax in (None, RLELossless):
         if syntax is not None:
             dataset.compress(syntax, generate_instance_uid=False)
@@ -192,3 +198,28 @@ def test_pixels_are_decoded_where_they_lie_as_from_the_whole_file(tmp_path: Path
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Unreadable):
         hounsfield(image)
+
+
+@pytest.mark.filterwarnings("ignore:Expected")
+@pytest.mark.parametrize("stated", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_encoding_that_is_not_the_stated_one_shifts_no_pixel(tmp_path: Path, stated: Any, several: bool) -> None:
+    """Rows of 100 pixels: the bytes of a value representation, taken for a length, would reach far enough."""
+    stored = np.arange(100 * 100, dtype=np.int16).reshape(100, 100) % 900
+    dataset = enhanced([stored, stored + 1]) if several else ct(pixels=stored)
+    dataset.file_meta.TransferSyntaxUID = (
+        ExplicitVRLittleEndian if stated == ImplicitVRLittleEndian else ImplicitVRLittleEndian
+    )
+    (path,) = write(tmp_path, dataset)
+    found, said = (bytes(str(uid), "ascii") for uid in (dataset.file_meta.TransferSyntaxUID, stated))
+    content = path.read_bytes()
+    start = content.index(b"\x02\x00\x10\x00UI")
+    end = start + 8 + len(found) + len(found) % 2
+    value = said + b"\0" * (len(said) % 2)
+    changed = content[: start + 6] + len(value).to_bytes(2, "little") + value + content[end:]
+    group_length = int.from_bytes(changed[140:144], "little") + len(changed) - len(content)
+    path.write_bytes(changed[:140] + group_length.to_bytes(4, "little") + changed[144:])
+    assert dcmread(path).file_meta.TransferSyntaxUID == stated
+    for number, image in enumerate(read_series([path]).slices):
+        assert image.pixels is None
+        assert np.array_equal(hounsfield(image), stored + number - (1000 if several else 1024))
