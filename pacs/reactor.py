@@ -10,6 +10,7 @@ import queue
 import select
 import socket
 import ssl
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -41,14 +42,21 @@ class PromptSocket(AssociationSocket):
         self._taken = self._read = 0  # positions in it
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
-        weakref.finalize(self, _close, self._woken, self._waker)
+        self._waking = threading.Lock()
+        self._retire = weakref.finalize(self, _close, self._woken, self._waker)
         with suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def wake(self) -> None:
         """Let the thread that waits look what there is to send."""
-        with suppress(OSError):  # it is full of such calls
-            os.write(self._waker, b"\0")
+        with self._waking, suppress(OSError):  # it is full of such calls
+            if self._retire.alive:
+                os.write(self._waker, b"\0")
+
+    def retire(self) -> None:
+        """Give back what waking takes; for the end of the thread that waits, and of no other."""
+        with self._waking:
+            self._retire()
 
     @property
     def ready(self) -> bool:
@@ -109,6 +117,15 @@ def wake_up(association: Association, connection: PromptSocket) -> None:
     """Let both threads of an association that has not begun wait for each other instead of looking."""
     service, messages = association.dul, association.dimse
     service._run_loop_delay = 0.0  # noqa: SLF001 – it waits for the connection
+    run = service.run
+
+    def run_and_retire() -> None:
+        try:
+            run()
+        finally:
+            connection.retire()
+
+    service.run = run_and_retire  # type: ignore[method-assign]
     service.to_provider_queue = _ToldQueue(connection.wake)
     # The end of an association comes by another queue than its messages.
     service.to_user_queue = _ToldQueue(lambda: messages.msg_queue.put(_NOTHING))

@@ -1,5 +1,6 @@
 """What one peer does or fails to do costs nobody else anything: limits on number, size and time, and TLS."""
 
+import gc
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import trustme
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -339,6 +341,22 @@ def test_a_connection_that_closes_without_asking_anything_is_gone_at_once(
             connection.recv(100)
     wait_for(lambda: threading.active_count() <= before, "the end of their threads", 5)
     assert stores(listener, 1) == 0
+
+
+def test_connections_that_came_and_went_leave_no_descriptor(start: Callable[..., Listener]) -> None:
+    """Without waiting for the interpreter to collect what refers to itself."""
+    listener = start()
+    associate(listener).release()
+    gc.collect()
+    gc.disable()
+    try:
+        before = psutil.Process().num_fds()
+        for _ in range(20):
+            associate(listener).release()
+            socket.create_connection(("127.0.0.1", listener.port), 5).close()
+        wait_for(lambda: psutil.Process().num_fds() <= before, "the descriptors of connections that are gone", 20)
+    finally:
+        gc.enable()
 
 
 def test_a_command_that_is_none_ends_its_association_and_leaves_nothing(
