@@ -73,7 +73,8 @@ class CompiledNetwork:
                         yield self._finish(running, free)
                 request = free.pop()
                 given = np.ascontiguousarray(image[None, None])
-                request.start_async({0: given}, share_inputs=True)
+                request.set_input_tensor(openvino.Tensor(given, shared_memory=given.flags.writeable))
+                request.start_async()
                 running.append((key, request, given))
             while running:
                 yield self._finish(running, free)

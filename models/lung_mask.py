@@ -33,21 +33,28 @@ class Lungs:
     shape: tuple[int, int]
 
     @property
+    def block(self) -> int:
+        """How many pixels a block has along each side."""
+        return _factor(self.shape)
+
+    @property
+    def blocks(self) -> Mask:
+        """The lungs by blocks; those at the lower and right edge may reach beyond the slice."""
+        rows, columns = (-(-size // self.block) for size in self.shape)
+        return np.unpackbits(self.bits, count=rows * columns).reshape(rows, columns)
+
+    @property
     def mask(self) -> Mask:
         """The lungs in the slice, of its shape."""
-        factor = _factor(self.shape)
-        rows, columns = (-(-size // factor) for size in self.shape)
-        blocks = np.unpackbits(self.bits, count=rows * columns).reshape(rows, columns)
-        full: Mask = cv2.resize(blocks, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+        full: Mask = cv2.resize(self.blocks, None, fx=self.block, fy=self.block, interpolation=cv2.INTER_NEAREST)
         return full[: self.shape[0], : self.shape[1]]
 
     def fraction(self, pixel_spacing: tuple[float, float]) -> float:
         """Area of the lungs as a part of 40000 mm², about that of the largest slice of an adult."""
-        factor = _factor(self.shape)
-        if any(size % factor for size in self.shape):  # the last blocks reach beyond the slice
+        if any(size % self.block for size in self.shape):  # the last blocks reach beyond the slice
             pixels = int(np.count_nonzero(self.mask))
         else:
-            pixels = int(np.bitwise_count(self.bits).sum()) * factor**2
+            pixels = int(np.bitwise_count(self.bits).sum()) * self.block**2
         return min(1.0, float(pixels) * pixel_spacing[0] * pixel_spacing[1] / 40_000.0)
 
 

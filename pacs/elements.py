@@ -19,6 +19,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,12}")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 _NUMERIC, _MULTIPLE = frozenset({"DS", "IS"}), frozenset({"DS", "IS", "CS"})
 _TEXT = frozenset({"AE", "AS", "DA", "DT", "LO", "SH", "TM", "UI"}) | _MULTIPLE
+_SHORT = frozenset({"SS", "US"})
 _ESCAPE = b"\x1b"  # begins another character set (PS3.5 6.1.2.5)
 
 
@@ -87,21 +88,27 @@ def _tag(keyword: str) -> BaseTag | None:
 def _value(dataset: Dataset, keyword: str) -> Any:
     """Return a value as pydicom does, but numbers that are text as that text. Raises what pydicom raises."""
     tag = _tag(keyword)
-    element: Any = None if tag is None else dataset.get_item(tag)  # typed as if it were never raw
-    if tag is None or not isinstance(element, RawDataElement) or element.value is None:
-        return dataset.get(keyword)
-    kind, raw = element.VR or dictionary_VR(tag), element.value
-    if kind == "US" and len(raw) == 2:
-        return int.from_bytes(raw, "little" if element.is_little_endian else "big")
+    element: Any = None if tag is None else dataset.get_item(tag)  # typed as if it were always there, and never raw
+    if element is None and tag is not None:
+        return None
+    plain = _plain(element) if isinstance(element, RawDataElement) and element.value is not None else None
+    return dataset.get(keyword) if plain is None else plain
+
+
+def _plain(element: RawDataElement) -> int | str | list[str] | None:
+    """Return the value of an element whose bytes say it plainly, None where pydicom must tell."""
+    kind, raw = element.VR or dictionary_VR(element.tag), element.value or b""
+    if kind in _SHORT and len(raw) == 2:
+        return int.from_bytes(raw, "little" if element.is_little_endian else "big", signed=kind == "SS")
     if kind not in _TEXT or not raw.isascii() or _ESCAPE in raw:
-        return dataset.get(keyword)
+        return None
     value = raw.decode("ascii").rstrip("\0 ")
     parts = value.split("\\")
     if kind in _NUMERIC and value:
         try:
             list(map(float, parts))
         except ValueError:
-            return dataset.get(keyword)
+            return None
     if len(parts) == 1:
         return value
-    return parts if kind in _MULTIPLE else dataset.get(keyword)
+    return parts if kind in _MULTIPLE else None

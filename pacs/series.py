@@ -327,7 +327,7 @@ def _context(dataset: Dataset) -> str:
 
 
 def _functional_groups(dataset: Dataset) -> tuple[list[Dataset], list[tuple[int | None, Dataset | None]]]:
-    if dataset.get("SOPClassUID") not in _ENHANCED:
+    if text(dataset, "SOPClassUID") not in _ENHANCED:
         return [], [(None, None)]
     shared = [_merged(item) for item in dataset.get("SharedFunctionalGroupsSequence") or []]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []

@@ -20,6 +20,7 @@ from pacs.report.content import polygon_area
 from pacs.selection import select
 from pacs.series import SeriesHeader, SourceSlice
 from worker.preparation import Preparation, PreparedSlice
+from worker.scheduling import computing
 from worker.version import __version__
 
 KEY_SLICES = 6
@@ -62,6 +63,7 @@ class ClassifiedExam:
         return sum(image.probabilities is not None for image in self.slices)
 
 
+@computing()
 def classify_series(
     paths: Iterable[Path],
     classifier: Classifier,
@@ -177,7 +179,7 @@ def _with_keys(
             continue
         maps = work.activation(image.source)
         shown = None if maps is None else tuple(map(tuple, contrast(maps, likeliest).round(3).tolist()))
-        yield replace(image, key_rank=ranks[index], outlines=outlines(work.lungs(image.source).mask), activation=shown)
+        yield replace(image, key_rank=ranks[index], outlines=outlines(work.lungs(image.source)), activation=shown)
 
 
 def _key_slices(slices: list[ClassifiedSlice], classes: tuple[str, ...], verdict: ExamVerdict) -> list[int]:
@@ -203,21 +205,23 @@ def _key_slices(slices: list[ClassifiedSlice], classes: tuple[str, ...], verdict
     return chosen
 
 
-def outlines(mask: NDArray[np.uint8]) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Return the outer borders of a mask (rows, columns) as polygons of (column, row), the largest first.
+def outlines(lungs: Lungs) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Return the outer borders of the lungs of a slice as polygons of (column, row), the largest first.
 
     Coordinates are those of PS3.3 C.10.5.1.2: (0.5, 0.5) is the middle of the first pixel.
     """
-    left, top, width, height = cv2.boundingRect(mask)
-    padded = np.pad(mask[top : top + height, left : left + width], 1).astype(np.float64)
+    blocks, (rows, columns) = lungs.blocks, lungs.shape
+    left, top, width, height = cv2.boundingRect(blocks)
+    padded = np.pad(blocks[top : top + height, left : left + width], 1).astype(np.float64)
     lines, offsets = contourpy.contour_generator(z=padded, fill_type="OuterOffset").filled(0.5, np.inf)
     polygons = []
     for points, ends in zip(lines, offsets, strict=True):
-        # Without the holes, and without the padding; the centre of a pixel lies half a pixel in.
-        border = points[ends[0] : ends[1]] - 1 + 0.5 + (left, top)
+        # Without the holes, and without the padding; the centre of a block lies half a block in.
+        border = (points[ends[0] : ends[1]] - 1 + 0.5 + (left, top)) * lungs.block
+        np.minimum(border, (columns, rows), out=border)  # the last blocks may reach beyond the slice
         polygons.append((polygon_area(border), border))
     polygons.sort(key=lambda polygon: -polygon[0])
-    smallest = _SMALLEST_OUTLINE * float(mask.sum())
+    smallest = _SMALLEST_OUTLINE * float(blocks.sum()) * lungs.block**2
     kept = [border for area, border in polygons if area >= smallest] or [border for _area, border in polygons[:1]]
     return tuple(_thinned(border) for border in kept)
 

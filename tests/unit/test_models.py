@@ -11,7 +11,7 @@ import pytest
 from models.bundle import open_bundle
 from models.classifier import Classifier
 from models.errors import BundleError
-from models.lung_mask import _median_is_above, block_mean, find_lungs
+from models.lung_mask import Lungs, _median_is_above, block_mean, find_lungs
 from models.resizing import fit
 from models.verdict import OperatingPoint, decide
 from tests.unit.test_report import LUNGS
@@ -99,17 +99,24 @@ def test_verdict_and_abstention(rows: list[list[float]], verdict: str, certainty
     assert bool(decided.reason) == (verdict == "indeterminate")
 
 
-def test_outlines_follow_the_mask() -> None:
-    mask = np.zeros((80, 100), np.uint8)
-    mask[10:50, 20:40] = 1
-    mask[20:30, 25:30] = 0
-    mask[10:30, 60:70] = 1
-    mask[0, 99] = 1
-    large, small = outlines(mask)
-    for polygon, (left, top, right, bottom) in ((large, (20, 10, 40, 50)), (small, (60, 10, 70, 30))):
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_outlines_follow_the_lungs(block: int) -> None:
+    blocks = np.zeros((180, 260), np.uint8)
+    blocks[10:50, 20:40] = 1
+    blocks[20:30, 25:30] = 0
+    blocks[10:30, 60:70] = 1
+    blocks[140:180, 220:260] = 1
+    blocks[0, 259] = 1
+    # The last blocks reach a pixel beyond the slice, where they are larger than one.
+    rows, columns = (size * block - (block > 1) for size in blocks.shape)
+    found = outlines(Lungs(np.packbits(blocks), (rows, columns)))
+    expected = [(220, 140, 260, 180), (20, 10, 40, 50), (60, 10, 70, 30)]
+    assert len(found) == len(expected)
+    for polygon, corners in zip(found, expected, strict=True):
+        left, top, right, bottom = (corner * block for corner in corners)
         x, y = np.array(polygon).T
-        assert (x.min(), x.max()) == (pytest.approx(left, abs=0.6), pytest.approx(right, abs=0.6))
-        assert (y.min(), y.max()) == (pytest.approx(top, abs=0.6), pytest.approx(bottom, abs=0.6))
+        assert (x.min(), x.max()) == (pytest.approx(left), pytest.approx(min(right, columns)))
+        assert (y.min(), y.max()) == (pytest.approx(top), pytest.approx(min(bottom, rows)))
         assert len(polygon) <= 101
     assert len(LUNGS) == 2
 
