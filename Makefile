@@ -20,7 +20,7 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.test
-	$(BIN)/pytest tests/benchmarks -s --numprocesses 0 --override-ini norecursedirs= --table docs/benchmarks.md
+	$(BIN)/pytest tests/benchmarks -s --numprocesses 0 --override-ini "norecursedirs=.*" --table docs/benchmarks.md
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz $(FUZZ)
