@@ -4,6 +4,7 @@ pynetdicom shakes hands of TLS in the thread that accepts connections, reads a P
 its end. Here whatever one peer does or fails to do costs that peer its connection, and nobody else anything.
 """
 
+import errno
 import logging
 import socket
 import ssl
@@ -38,6 +39,8 @@ _MOST_UNANSWERED = 2
 _RESERVED = 1 << 20
 # Seconds that a connection is left to the other processes, for each that this one has more; one that hangs costs that.
 _STEP_BACK, _LONGEST_STEP_BACK = 0.005, 0.02
+# A connection that finds no descriptor stays in the queue; asked for again at once, it would keep the processor busy.
+_NO_DESCRIPTOR, _SHORTAGE = (errno.EMFILE, errno.ENFILE), 0.1
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Server(ThreadedAssociationServer):
         self._inherited, self._tend = inherited, tend
         self._lock = threading.Lock()
         self._starting = 0  # connections on their way to an association
+        self._short = False  # of descriptors, and it has been said
         super().__init__(*args, **{**options, "request_handler": _Connection})
         self.contexts = [_Context.of(context) for context in self.contexts]
 
@@ -117,7 +121,17 @@ class Server(ThreadedAssociationServer):
         Of several processes the one that has the fewest connections comes first; a core each is what they are for.
         """
         time.sleep(min(self.counts.lead(self._connected()) * _STEP_BACK, _LONGEST_STEP_BACK))
-        return self.socket.accept()  # type: ignore[union-attr]
+        try:
+            accepted = self.socket.accept()  # type: ignore[union-attr]
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                if not self._short:
+                    logger.warning("Connections wait: this process may open no more files (ulimit -n, LimitNOFILE=).")
+                self._short = True
+                time.sleep(_SHORTAGE)
+            raise
+        self._short = False
+        return accepted
 
     def shutdown(self) -> None:
         """Accept nothing more; associations that are open go on."""

@@ -1,6 +1,8 @@
 """What one peer does or fails to do costs nobody else anything: limits on number, size and time, and TLS."""
 
 import gc
+import os
+import resource
 import socket
 import ssl
 import struct
@@ -398,3 +400,28 @@ def test_a_copy_of_a_context_shares_nothing_that_changes(start: Callable[..., Li
     copied.scu_role = not original.scu_role
     assert copied != original
     assert len(original.transfer_syntax) > 1
+
+
+def test_without_descriptors_connections_wait_and_take_no_core(
+    start: Callable[..., Listener], caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = start()
+    waiting = socket.socket()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(waiting.fileno())  # that is free
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        began = time.process_time()
+        waiting.connect(("127.0.0.1", listener.port))
+        time.sleep(1.5)
+        spent = time.process_time() - began
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert spent < 0.2
+    said = [record.getMessage() for record in caplog.records if "may open no more files" in record.getMessage()]
+    assert len(said) == 1
+    with waiting:
+        waiting.sendall(association_request())
+        assert waiting.recv(1) == b"\x02"  # A-ASSOCIATE-AC (PS3.8 9.3.3)
+    assert stores(listener, 1) == 0x0000
