@@ -59,7 +59,8 @@ class CompiledNetwork:
     ) -> Iterator[tuple[Any, tuple[NDArray[np.float32], ...]]]:
         """Run (key, slice) pairs as they come; yield (key, outputs of one slice each) in their order.
 
-        A slice is int16 of shape (size, size) in HU, and must not change until its outputs have come: it is not copied.
+        A slice is int16 of shape (size, size) in HU, and must not change until its outputs have come: it is
+        not copied where it is contiguous and writable.
         No more slices are held than there are requests.
         """
         # Requests that are waited for, no callbacks: those need the interpreter's lock, which whoever ends a
@@ -72,7 +73,7 @@ class CompiledNetwork:
                     for _ in range(_BURST):
                         yield self._finish(running, free)
                 request = free.pop()
-                given = np.ascontiguousarray(image[None, None])
+                given = np.ascontiguousarray(image[None, None], dtype=np.int16)
                 request.set_input_tensor(openvino.Tensor(given, shared_memory=given.flags.writeable))
                 request.start_async()
                 running.append((key, request, given))

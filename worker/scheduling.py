@@ -1,4 +1,4 @@
-"""Turns at the processor: who computes for seconds does not interrupt who computes, and never who must answer."""
+"""Turns at the processor: who feeds the network does not interrupt it."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ def computing() -> Iterator[None]:
     would interrupt it at every slice and drive it out of the core's cache. Where another policy was chosen for the
     process, or the system has no such policy or forbids to choose, all stays as it was.
     """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if not _is_ordinary():
         yield
         return
     with suppress(OSError):
@@ -23,3 +23,10 @@ def computing() -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _is_ordinary() -> bool:
+    try:
+        return hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER
+    except OSError:
+        return False

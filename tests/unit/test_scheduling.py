@@ -39,12 +39,14 @@ def test_a_policy_that_somebody_chose_stays() -> None:
         assert beside.submit(idle).result() == (os.SCHED_IDLE, os.SCHED_IDLE)
 
 
-def test_where_it_is_forbidden_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("forbidden", ["sched_getscheduler", "sched_setscheduler"])
+def test_where_it_is_forbidden_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
     def refuse(*_arguments: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    before = os.sched_getscheduler(0)
+    asked = os.sched_getscheduler
+    before = asked(0)
+    monkeypatch.setattr(os, forbidden, refuse)
     with computing():
-        assert os.sched_getscheduler(0) == before
-    assert os.sched_getscheduler(0) == before
+        assert asked(0) == before
+    assert asked(0) == before
