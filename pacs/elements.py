@@ -91,7 +91,7 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     element: Any = None if tag is None else dataset.get_item(tag)  # typed as if it were always there, and never raw
     if element is None and tag is not None:
         return None
-    plain = _plain(element) if isinstance(element, RawDataElement) and element.value is not None else None
+    plain = _plain(element) if isinstance(element, RawDataElement) else None
     return dataset.get(keyword) if plain is None else plain
 
 

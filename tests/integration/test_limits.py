@@ -1,40 +1,32 @@
-"""What one peer does or fails to do costs nobody else anything: limits on number, size and time, and TLS."""
+"""What one peer does or fails to do costs nobody else anything: limits on number, size and time."""
 
 import gc
 import os
 import resource
 import socket
-import ssl
 import struct
-import subprocess
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-import trustme
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from pacs.archive import Archive
 from pacs.counts import LocalCounts
-from pacs.destinations import DimseDestination
-from pacs.errors import Retry, TlsError
 from pacs.intake import Happening
 from pacs.listener import Listener
 from pacs.spool import Spool
-from pacs.tls import Identity, client_context, server_context
-from pacs.transport import DEFAULT_LIMITS, Limits
-from tests.datasets import ct, write
+from pacs.transport import DEFAULT_LIMITS, Limits, Server
+from tests.datasets import ct
 from tests.fuzz.corpus import association_request
-from tests.installation import send
 from tests.servers import wait_for
 
 TIGHT = replace(
@@ -238,98 +230,6 @@ def test_below_the_watermark_nobody_begins_and_who_has_begun_gets_a700(
     assert list((spool.root / "incoming").iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def identity(folder: Path, authority: trustme.CA, *, trusted: trustme.CA | None = None) -> Identity:
-    folder.mkdir(parents=True)
-    issued = authority.issue_cert("127.0.0.1", "localhost")
-    authorities = folder / "authorities.pem"
-    made = Identity(folder / "own.pem", folder / "own.key", authorities)
-    issued.private_key_pem.write_to_path(made.key)
-    for index, blob in enumerate(issued.cert_chain_pems):
-        blob.write_to_path(made.certificate, append=index > 0)
-    (trusted or authority).cert_pem.write_to_path(authorities)
-    return made
-
-
-def test_tls_with_certificates_on_both_sides(
-    start: Callable[..., Listener], tmp_path: Path, authority: trustme.CA, dcmtk: dict[str, str]
-) -> None:
-    ours = identity(tmp_path / "ours", authority)
-    listener = start(tls=server_context(ours))
-    stuck = socket.create_connection(("127.0.0.1", listener.port))
-    theirs = identity(tmp_path / "theirs", authority)
-    files = write(tmp_path / "in", ct(1))
-    secure = ("+tls", str(theirs.key), str(theirs.certificate), "+cf", str(theirs.authorities))
-    done = send(dcmtk["storescu"], listener.port, *files, options=secure)
-    assert done.returncode == 0, done.stderr
-    assert closed(stuck, 4), "a handshake that does not go on is ended"
-    stuck.close()
-    assert send(dcmtk["storescu"], listener.port, *files).returncode != 0, "plain text"
-    anonymous = send(dcmtk["storescu"], listener.port, *files, options=("+tla", "+cf", str(theirs.authorities)))
-    assert anonymous.returncode != 0, "no certificate"
-    stranger = trustme.CA()
-    unknown = identity(tmp_path / "unknown", stranger, trusted=authority)
-    foreign = ("+tls", str(unknown.key), str(unknown.certificate), "+cf", str(unknown.authorities))
-    assert send(dcmtk["storescu"], listener.port, *files, options=foreign).returncode != 0, "another authority"
-    assert send(dcmtk["storescu"], listener.port, *files, options=secure).returncode == 0
-
-
-@pytest.mark.parametrize(("version", "works"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
-def test_only_tls_1_2_and_1_3(
-    start: Callable[..., Listener], tmp_path: Path, authority: trustme.CA, version: str, works: bool
-) -> None:
-    listener = start(tls=server_context(identity(tmp_path / "ours", authority)))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    theirs = identity(tmp_path / "theirs", authority)
-    context.load_cert_chain(theirs.certificate, theirs.key)
-    context.load_verify_locations(theirs.authorities)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    with warnings.catch_warnings(action="ignore"):  # Python warns of the old version, as it should
-        context.minimum_version = ssl.TLSVersion.TLSv1_1
-        context.maximum_version = ssl.TLSVersion[version]
-    with socket.create_connection(("127.0.0.1", listener.port)) as plain:
-        if works:
-            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
-                assert secured.version() == version.replace("_", ".")
-        else:
-            with pytest.raises((ssl.SSLError, ConnectionError)):
-                context.wrap_socket(plain, server_hostname="127.0.0.1")
-
-
-def test_a_destination_is_reached_by_tls_and_must_be_who_it_says(tmp_path: Path, authority: trustme.CA) -> None:
-    ours = identity(tmp_path / "ours", authority)
-    archive = Listener(
-        Archive(tmp_path / "archive"), ae_title="ARCHIVE", host="127.0.0.1", port=0, tls=server_context(ours)
-    )
-    archive.start()
-    try:
-        theirs = identity(tmp_path / "theirs", authority)
-        reached = DimseDestination("pacs", "127.0.0.1", archive.port, "ARCHIVE", "RETICULA", 5, client_context(theirs))
-        reached.check()
-        deceived = identity(tmp_path / "other", authority, trusted=trustme.CA())
-        for tls in (client_context(deceived), None):
-            with pytest.raises(Retry):
-                DimseDestination("pacs", "127.0.0.1", archive.port, "ARCHIVE", "RETICULA", 3, tls).check()
-    finally:
-        archive.stop()
-
-
-def test_files_that_are_no_keys_are_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
-    good = identity(tmp_path / "ours", authority)
-    with pytest.raises(TlsError, match="readable PEM files"):
-        server_context(replace(good, certificate=tmp_path / "none.pem"))
-    locked = tmp_path / "locked.key"
-    subprocess.run(
-        ["openssl", "pkey", "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", locked], check=True
-    )
-    with pytest.raises(TlsError, match="without a password"):
-        server_context(replace(good, key=locked))
-
-
 @pytest.mark.parametrize("content", [b"", b"\x01\x00\x00\x00\x00\x44\x00", b"GET / HTTP/1.1\r\n\r\n"])
 def test_a_connection_that_closes_without_asking_anything_is_gone_at_once(
     start: Callable[..., Listener], content: bytes
@@ -402,26 +302,31 @@ def test_a_copy_of_a_context_shares_nothing_that_changes(start: Callable[..., Li
     assert len(original.transfer_syntax) > 1
 
 
-def test_without_descriptors_connections_wait_and_take_no_core(
-    start: Callable[..., Listener], caplog: pytest.LogCaptureFixture
+def test_without_descriptors_a_connection_waits_and_is_not_asked_for_without_a_pause(
+    start: Callable[..., Listener], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[float] = []
+    accept = Server.get_request
+
+    def ask(server: Server) -> tuple[Any, Any]:
+        asked.append(time.monotonic())
+        return accept(server)
+
+    monkeypatch.setattr(Server, "get_request", ask)
     listener = start()
-    waiting = socket.socket()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(waiting.fileno())  # that is free
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        began = time.process_time()
-        waiting.connect(("127.0.0.1", listener.port))
-        time.sleep(1.5)
-        spent = time.process_time() - began
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert spent < 0.2
-    said = [record.getMessage() for record in caplog.records if "may open no more files" in record.getMessage()]
-    assert len(said) == 1
-    with waiting:
+    with socket.socket() as waiting:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(waiting.fileno())  # that is free
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            waiting.connect(("127.0.0.1", listener.port))
+            wait_for(lambda: len(asked) >= 6, "that the connection is asked for again", 10)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert asked[5] - asked[0] >= 0.45
+        said = [record.getMessage() for record in caplog.records if "may open no more files" in record.getMessage()]
+        assert len(said) == 1
         waiting.sendall(association_request())
         assert waiting.recv(1) == b"\x02"  # A-ASSOCIATE-AC (PS3.8 9.3.3)
     assert stores(listener, 1) == 0x0000

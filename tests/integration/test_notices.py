@@ -19,8 +19,8 @@ from pacs.report.reader import read_report
 from pacs.report.rejection import Grounds
 from tests.integration.test_rules import Site, reconstruction, said, uid
 from tests.integration.test_rules import site as site  # noqa: PLC0414 – a fixture
-from tests.integration.test_taking_back import arrive, note_about
 from tests.plant import files
+from tests.rejection import arrive, note_about
 from tests.report_checks import check_object_with_tools
 from training.phantom import PhantomExam
 from worker import notices, restart, retraction

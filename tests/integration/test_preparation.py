@@ -1,7 +1,10 @@
 """Slices are prepared while headers are still read: what is begun and not selected counts for nothing."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,3 +168,27 @@ def test_more_slices_than_requests_come_in_their_order_and_a_failing_source_leav
     with pytest.raises(Rejected):
         list(classifier.stream(failing()))
     assert np.allclose(classifier.probabilities(images[:3]), first, atol=1e-3)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the policy for batches is Linux's")
+@pytest.mark.parametrize("refused", [False, True])
+def test_who_prepares_slices_does_not_interrupt_the_network(
+    files: list[Path], classifier: Classifier, refused: bool
+) -> None:
+    seen: list[int] = []
+
+    def check(_header: SeriesHeader) -> None:
+        seen.append(os.sched_getscheduler(0))
+        if refused:
+            raise Rejected("not_chest", "Not a chest.")
+
+    def classify() -> tuple[int, int]:
+        before = os.sched_getscheduler(0)
+        with pytest.raises(Rejected) if refused else nullcontext():
+            classify_series(files, classifier, min_slices=3, check_header=check)
+        return before, os.sched_getscheduler(0)
+
+    with ThreadPoolExecutor(1) as beside:  # whatever policy the tests run in
+        beside.submit(os.sched_setscheduler, 0, os.SCHED_OTHER, os.sched_param(0)).result()
+        assert beside.submit(classify).result() == (os.SCHED_OTHER, os.SCHED_OTHER)
+    assert set(seen) == {os.SCHED_BATCH}

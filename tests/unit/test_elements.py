@@ -22,6 +22,13 @@ _BYTES = st.one_of(
 )
 
 
+def test_short_numbers_are_read_in_either_order() -> None:
+    for keyword, value, expected in (("PixelPaddingValue", b"\xfc\x18", -1000), ("Rows", b"\x02\0", 512)):
+        tag = Tag(keyword)
+        big = RawDataElement(tag, _KEYWORDS[keyword], 2, value, 0, False, False)
+        assert integer(Dataset({tag: big}), keyword) == expected
+
+
 def raw(keyword: str, value: bytes, *, implicit: bool = False) -> Dataset:
     tag = Tag(keyword)
     kind = None if implicit else _KEYWORDS[keyword]
@@ -45,6 +52,9 @@ def converted(keyword: str, value: bytes, *, implicit: bool) -> Dataset:
 @example("PatientID", b"a\\b", False)
 @example("PatientID", b"\x1b$B", False)
 @example("Rows", b"\0\2", True)
+@example("Rows", b"\0\xff", False)
+@example("PixelPaddingValue", b"\x18\xfc", False)
+@example("PixelPaddingValue", b"\x18\xfc\x18\xfc", False)
 @settings(max_examples=400, deadline=None, database=None)
 def test_a_value_is_what_pydicom_gives(keyword: str, value: bytes, implicit: bool) -> None:
     with warnings.catch_warnings():

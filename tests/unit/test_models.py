@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,6 +120,38 @@ def test_outlines_follow_the_lungs(block: int) -> None:
         assert (y.min(), y.max()) == (pytest.approx(top), pytest.approx(min(bottom, rows)))
         assert len(polygon) <= 101
     assert len(LUNGS) == 2
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize(("height", "drawn"), [(3, 1), (5, 2)])  # of a hundred, beside what has a hundred
+def test_small_parts_of_the_lungs_are_not_drawn(block: int, height: int, drawn: int) -> None:
+    blocks = np.zeros((256, 256), np.uint8)
+    blocks[10:110, 20:120] = 1
+    blocks[130 : 130 + height, 20:120] = 1
+    assert len(outlines(Lungs(np.packbits(blocks), (256 * block, 256 * block)))) == drawn
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (513, 700), (100, 4096), (4097, 3), (5000, 4999)])
+def test_outlines_stay_within_slices_of_any_shape(shape: tuple[int, int]) -> None:
+    side = Lungs(np.zeros(0, np.uint8), shape).block
+    blocks = np.ones([-(-size // side) for size in shape], np.uint8)
+    (outline,) = outlines(Lungs(np.packbits(blocks), shape))
+    columns, rows = np.array(outline).T
+    assert 0 <= columns.min() < columns.max() <= shape[1]
+    assert 0 <= rows.min() < rows.max() <= shape[0]
+    assert outlines(Lungs(np.packbits(np.zeros_like(blocks)), shape)) == ()
+
+
+def test_slices_however_they_lie_in_memory_give_the_same() -> None:
+    (image,) = render(plan_exam("NSIP", 3, 0, slices=1, lungs=True))
+    classifier = Classifier.open(demo_bundle())
+    expected = classifier.probabilities([image.hu])
+    sealed = image.hu.copy()
+    sealed.flags.writeable = False
+    mirrored, swapped = image.hu[:, ::-1].copy()[:, ::-1], image.hu.astype(">i2")
+    others: list[Any] = [sealed, mirrored, np.asfortranarray(image.hu), swapped, image.hu.astype(np.float32)]
+    for same in others:
+        assert np.array_equal(classifier.probabilities([same]), expected)
 
 
 @pytest.fixture
