@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 INDETERMINATE = "indeterminate"
-ReasonCode = Literal["", "few_slices", "unfamiliar", "undecided"]
+ReasonCode = Literal[
+    "",
+    "incomplete",  # too little of the lungs was classified
+    "few_slices",
+    "unguarded",  # the bundle does not know what is strange to it
+    "study_protocol",  # a bundle that reproduces the study, and does not serve
+    "too_few_patients",  # the bundle was calibrated on too few to know anybody
+    "demo_model",  # the bundle knows phantoms, and this is a patient
+    "unfamiliar",
+    "undecided",
+]
 
 
 @dataclass(frozen=True)
@@ -28,13 +38,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ExamVerdict:
-    """What is said of an exam. certainty: probability of the most probable class, 0 to 1.
+    """What is said of an exam. certainty: probability of the verdict's class, 0 to 1; None without a verdict.
 
-    distance: how far the exam lies from the training exams. reason_code, reason: why it is indeterminate.
+    distance: how far the exam lies from those that the model knows. reason_code, reason: why it is indeterminate.
     """
 
     verdict: str
-    certainty: float
+    certainty: float | None
     probabilities: dict[str, float]
     called: dict[str, int]
     distance: float
@@ -64,7 +74,7 @@ def decide(
         code, reason = "undecided", f"no class reaches {point.commit:.0%}"
     return ExamVerdict(
         verdict=INDETERMINATE if code else verdict,
-        certainty=float(mean[best]),
+        certainty=None if code else float(mean[best]),
         probabilities={name: float(value) for name, value in zip(classes, mean, strict=True)},
         called={name: int(count) for name, count in zip(classes, winners, strict=True)},
         distance=distance,

@@ -101,7 +101,8 @@ class SourceSlice:
     frame: 1 for the first frame, None for a single-frame instance.
     position, orientation: PS3.3 C.7.6.2, in mm and as cosines; position_mm lies along the normal.
     pixel_spacing: (between rows, between columns) in mm. padding: (lowest, highest) stored value outside the image.
-    pixels: where they lie in the file, where that is known.
+    pixels: where they lie in the file, where that is known. quality_control: whether the header says that it shows no
+    patient but a phantom (Quality Control Image, PS3.3 C.7.6.1).
     """
 
     path: Path
@@ -121,6 +122,7 @@ class SourceSlice:
     rescale: "Rescale | None" = None
     padding: tuple[int, int] | None = None
     pixels: PixelData | None = None
+    quality_control: bool = False
 
     def __hash__(self) -> int:
         """Tell images apart by what names them: the rest takes long to hash, and is asked for at every slice."""
@@ -305,6 +307,7 @@ def read_slices(dataset: Dataset, path: Path, pixels: PixelData | None = None) -
                 rescale=_rescale(groups),
                 padding=_padding(dataset),
                 pixels=pixels,
+                quality_control=text(dataset, "QualityControlImage").upper() == "YES",
             )
         )
     return slices

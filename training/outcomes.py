@@ -37,7 +37,7 @@ def exam_verdicts(predictions: Predictions, point: OperatingPoint) -> list[ExamO
                 patient=str(predictions.patients[first]),
                 truth=str(predictions.kinds[first]),
                 verdict=said.verdict,
-                certainty=said.certainty,
+                certainty=max(said.probabilities.values()),
                 called=called,
                 distance=distance,
             )

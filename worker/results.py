@@ -43,12 +43,14 @@ def store(
         operating_point=asdict(description.operating_point),
         classes=[asdict(known) for known in description.classes],
         verdict=verdict.verdict,
-        certainty=verdict.certainty,
+        likeliest=max(verdict.probabilities.values()),
         probabilities=verdict.probabilities,
         called=verdict.called,
         verdict_code=verdict.reason_code,
         verdict_reason=verdict.reason,
         distance=verdict.distance,
+        limits=str(description.data.get("limits", "")),
+        despite=model.despite,
         header=asdict(header),
         notes=list(result.notes),
         slice_count=len(result.slices),
@@ -190,7 +192,9 @@ def _algorithm(row: Classification) -> Algorithm:
         f"reticula {row.software}",
         *row.notes,
     )
-    return Algorithm(model.name, model.version, model.bundle_sha256, row.software, parameters)
+    return Algorithm(
+        model.name, model.version, model.bundle_sha256, row.software, parameters, row.limits, row.despite or ""
+    )
 
 
 def _predecessor(session: Session, series: Series) -> Predecessor | None:

@@ -115,7 +115,11 @@ class Instance(Base):
 
 
 class ModelVersion(Base):
-    """An imported bundle; at most one is active. parent: the one that it was trained on from."""
+    """An imported bundle; at most one is active. parent: the one that it was trained on from.
+
+    battery: what it said of what it must not name, where the bundle does not tell itself. despite: why somebody made
+    it active although it had failed there.
+    """
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -140,6 +144,8 @@ class ModelVersion(Base):
     active: Mapped[bool]
     imported_at: Mapped[datetime]
     imported_by: Mapped[str] = mapped_column(String(128))
+    battery: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    despite: Mapped[str | None] = mapped_column(Text)
 
     parent: Mapped["ModelVersion | None"] = relationship(remote_side="ModelVersion.id", lazy="joined", join_depth=1)
 
@@ -185,9 +191,11 @@ class TrainingRun(Base):
 
 
 class Classification(Base):
-    """What a model said of a revision of a series. certainty and probabilities: 0 to 1.
+    """What a model said of a revision of a series. likeliest: the highest of the probabilities, 0 to 1.
 
-    verdict_code, verdict_reason: why it is indeterminate. distance: of the exam from those of training.
+    verdict_code, verdict_reason: why it is indeterminate.
+    distance: of the exam from those that the model knows. limits: what the model's card warns of.
+    despite: why somebody made a model active that had failed its battery.
     header: what the report copies from the series. classes: the codes of the classes by name.
     """
 
@@ -201,12 +209,14 @@ class Classification(Base):
     operating_point: Mapped[dict[str, Any]]
     classes: Mapped[list[Any]]
     verdict: Mapped[str] = mapped_column(String(64))
-    certainty: Mapped[float]
+    likeliest: Mapped[float] = mapped_column("certainty")
     probabilities: Mapped[dict[str, float]]
     called: Mapped[dict[str, int]]
     verdict_code: Mapped[str] = mapped_column(String(16))
     verdict_reason: Mapped[str]
     distance: Mapped[float | None]
+    limits: Mapped[str] = mapped_column(Text, server_default="")
+    despite: Mapped[str | None] = mapped_column(Text)
     header: Mapped[dict[str, Any]]
     notes: Mapped[list[Any]]
     slice_count: Mapped[int]
@@ -216,6 +226,11 @@ class Classification(Base):
 
     series: Mapped[Series] = relationship(back_populates="classification")
     model: Mapped[ModelVersion] = relationship()
+
+    @property
+    def certainty(self) -> float | None:
+        """The probability of the verdict's class; None for an abstention, which is certain of nothing."""
+        return self.likeliest if self.verdict in self.probabilities else None
 
 
 class SliceResult(Base):

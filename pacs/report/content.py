@@ -121,7 +121,7 @@ def _exam_group(
     exam: ReportedExam, identity: str, algorithm: AlgorithmIdentification
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     language = exam.language
-    measurements = [_percent(concept("111013", "DCM"), exam.certainty)]
+    measurements = [] if exam.certainty is None else [_percent(concept("111013", "DCM"), exam.certainty)]
     for known in exam.classes:
         name = private(f"PROB-{known.name}"[:16], language, f"Probability of {known.name}")
         measurements.append(_percent(name, known.probability))

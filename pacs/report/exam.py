@@ -52,13 +52,19 @@ class KeySlice:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What classified: model, bundle checksum, the software around it, and what it was set to."""
+    """What classified: model, bundle checksum, the software around it, and what it was set to.
+
+    limits: what the model's card warns of. despite: why it serves although it failed what every model is asked; empty
+    where it did not.
+    """
 
     name: str
     version: str
     sha256: str
     software: str
     parameters: tuple[str, ...]
+    limits: str = ""
+    despite: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,8 @@ class Predecessor:
 class ReportedExam:
     """One classification of one revision of a series.
 
-    verdict: name of a class, or `indeterminate`; then reason_code says why (`few_slices`, `unfamiliar`, `undecided`).
-    certainty: probability of the most probable class, 0 to 1.
+    verdict: name of a class, or `indeterminate`; then reason_code says why (`models.verdict.ReasonCode`).
+    certainty: probability of the verdict's class, 0 to 1; None where there is no verdict.
     scope_rule: the rule that chose the exam; None: nobody said that the patient has systemic sclerosis.
     corrected: attributes that were taken from the PACS, which has other values than the images.
     completeness: the criterion that closed the series, or `incomplete` where the PACS had more (expected_count) than
@@ -90,7 +96,7 @@ class ReportedExam:
     instances: tuple[ReportedInstance, ...]
     key_slices: tuple[KeySlice, ...]
     verdict: str
-    certainty: float
+    certainty: float | None
     reason_code: str
     classes: tuple[ClassFinding, ...]
     slice_count: int

@@ -137,7 +137,7 @@ def _said(session: Session, row: Classification) -> _Said:
     codes = {each["name"]: each["code"]["value"] for each in row.classes}
     classified = select(SliceResult.sop_uid).where(SliceResult.classification_id == row.id, SliceResult.classified)
     uids = frozenset(session.scalars(classified))
-    return _Said(codes.get(row.verdict, _INDETERMINATE), row.certainty, row.probabilities, uids)
+    return _Said(codes.get(row.verdict, _INDETERMINATE), row.likeliest, row.probabilities, uids)
 
 
 def _predecessor(report: Dataset) -> str | None:

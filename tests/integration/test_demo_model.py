@@ -112,4 +112,4 @@ def test_a_matrix_of_1024_is_the_same_exam(tmp_path: Path) -> None:
     fine_exam = classify_series(paths, classifier, min_slices=4)
     assert fine_exam.slices[0].source.rows == 1024
     assert fine_exam.verdict.verdict == plain.verdict.verdict == exam.label
-    assert abs(fine_exam.verdict.certainty - plain.verdict.certainty) < 0.01
+    assert abs(fine_exam.verdict.probabilities["UIP"] - plain.verdict.probabilities["UIP"]) < 0.01

@@ -8,6 +8,7 @@ a UIP-like from an NSIP-like exam.
 
 from training.phantom.disease import DISEASES
 from training.phantom.files import PhantomExam, write_phantoms
+from training.phantom.mark import is_phantom
 from training.phantom.slices import CONDITIONS
 
-__all__ = ["CONDITIONS", "DISEASES", "PhantomExam", "write_phantoms"]
+__all__ = ["CONDITIONS", "DISEASES", "PhantomExam", "is_phantom", "write_phantoms"]

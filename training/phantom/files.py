@@ -1,6 +1,5 @@
 """Phantoms as files: a DICOM series for each exam, the masks, and `truth.json` beside them."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from training.phantom.anatomy import Mask
 from training.phantom.disease import DISEASES
+from training.phantom.mark import phantom_uid
 from training.phantom.slices import MATRIX, ExamPlan, PhantomSlice, plan_exam, render
 
 _FAMILY = ("Phantom", "Fantasma", "Fantôme", "Muñoz", "Araújo", "Silva", "Conceição", "Núñez")
@@ -101,12 +101,6 @@ def _count(masks: Iterable[Mask]) -> int:
     return sum(int(mask.sum()) for mask in masks)
 
 
-def _uid(*parts: object) -> UID:
-    """UUID-derived UID (PS3.5 B.2) from a hash of the parts: the same parts, the same UID."""
-    digest = hashlib.sha256("\x1f".join(map(str, ("reticula phantom", *parts))).encode()).digest()
-    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
-
-
 def _series_header(plan: ExamPlan, seed: int, exam: int) -> Dataset:
     rng = np.random.default_rng([seed, exam, 5])
     patient, scan = plan.patient, plan.scan
@@ -119,9 +113,9 @@ def _series_header(plan: ExamPlan, seed: int, exam: int) -> Dataset:
     header.PatientSex = patient.sex
     header.PatientBirthDate = f"{2024 - patient.age_years}0615"
     header.PatientAge = f"{patient.age_years:03d}Y"
-    header.StudyInstanceUID = _uid(seed, exam, "study")
-    header.SeriesInstanceUID = _uid(seed, exam, "series")
-    header.FrameOfReferenceUID = _uid(seed, exam, "frame of reference")
+    header.StudyInstanceUID = phantom_uid(seed, exam, "study")
+    header.SeriesInstanceUID = phantom_uid(seed, exam, "series")
+    header.FrameOfReferenceUID = phantom_uid(seed, exam, "frame of reference")
     header.StudyID = str(exam + 1)
     header.AccessionNumber = f"P{seed}{exam + 1:03d}"
     header.StudyDate = header.SeriesDate = header.AcquisitionDate = header.ContentDate = date
@@ -131,6 +125,7 @@ def _series_header(plan: ExamPlan, seed: int, exam: int) -> Dataset:
     header.SeriesDescription = f"Phantom {scan.kernel.name}"
     header.Modality = "CT"
     header.BodyPartExamined = "CHEST"
+    header.QualityControlImage = "YES"
     header.PatientPosition = "HFS"
     header.Manufacturer, header.ManufacturerModelName = scan.manufacturer, scan.model_name
     header.ConvolutionKernel = scan.kernel.name
@@ -148,7 +143,7 @@ def _instance(header: Dataset, plan: ExamPlan, image: PhantomSlice, number: int)
     dataset = Dataset()
     dataset.update(header)
     dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = _uid(header.SeriesInstanceUID, number)
+    dataset.SOPInstanceUID = phantom_uid(header.SeriesInstanceUID, number)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.InstanceNumber = str(number)
     dataset.ImagePositionPatient = [f"{corner:.3f}", f"{corner:.3f}", f"{image.z:.3f}"]

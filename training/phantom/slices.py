@@ -11,10 +11,12 @@ from training.phantom.anatomy import Floats, Mask, Patient
 from training.phantom.disease import DISEASES, Lesions, draw_lesions
 from training.phantom.others import OTHERS, OtherFindings, draw_others
 from training.phantom.scanner import Scan, draw_scan, reconstruct
+from training.phantom.strange import STRANGE, OtherBody, Texture, draw_strange
 
 MATRIX = 512
 _WELL_INSIDE = (0.12, 0.88)  # of the lungs' height
 CONDITIONS: tuple[str, ...] = (*DISEASES, *OTHERS)
+Findings = Lesions | OtherFindings | Texture | OtherBody
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ExamPlan:
     condition: str
     patient: Patient
     scan: Scan
-    findings: Lesions | OtherFindings
+    findings: Findings
     positions: tuple[float, ...]
     noise_seed: int
 
@@ -40,7 +42,7 @@ class PhantomSlice:
 
 
 def plan_exam(condition: str, seed: int, exam: int, slices: int | None = None, *, lungs: bool = False) -> ExamPlan:
-    """Draw patient, scanner and one of CONDITIONS for exam number `exam`; `slices` sets their number.
+    """Draw patient, scanner and one of CONDITIONS or STRANGE for exam number `exam`; `slices` sets their number.
 
     With `lungs` every slice shows lung enough to be classified. The streams of patient and scanner know nothing of
     the condition.
@@ -48,11 +50,13 @@ def plan_exam(condition: str, seed: int, exam: int, slices: int | None = None, *
     patient = anatomy.draw_patient(np.random.default_rng([seed, exam, 1]))
     scan = draw_scan(np.random.default_rng([seed, exam, 2]))
     rng = np.random.default_rng([seed, exam, 3])
-    findings: Lesions | OtherFindings
+    findings: Findings
     if condition in OTHERS:
         findings = draw_others(condition, patient, rng)
     elif condition in DISEASES:
         findings = draw_lesions(condition, patient, rng)
+    elif condition in STRANGE:
+        findings = draw_strange(condition, patient, rng)
     else:
         raise ValueError(f"Unknown condition {condition!r}: choose one of {', '.join(CONDITIONS)}.")
     bottom, top = -10.0, patient.lung_height + 10
@@ -91,8 +95,11 @@ def _render_slice(plan: ExamPlan, z: float, rng: np.random.Generator) -> Phantom
     gradient = patient.dependent_hu * y / patient.lung_half_depth
     hu[lungs] = (patient.lung_hu + np.broadcast_to(gradient, hu.shape))[lungs]
     affected = plan.findings.draw(hu, patient, lungs, x, y, z, scan.pixel_spacing)
-    _draw_vessels(hu, patient, lungs, x, y, z)
-    hu[anatomy.airways(patient, x, y, z) & ~lungs] = anatomy.AIR_HU + 20
+    if isinstance(plan.findings, OtherBody):
+        lungs = np.zeros_like(lungs)
+    else:
+        _draw_vessels(hu, patient, lungs, x, y, z)
+        hu[anatomy.airways(patient, x, y, z) & ~lungs] = anatomy.AIR_HU + 20
     table = np.abs(y - patient.body_half_depth - 14) < 3
     hu[table & (np.abs(x) < 200)] = -500
     image = reconstruct(hu, scan, rng)

@@ -81,7 +81,7 @@ def _draw_verdict(figure: Figure, material: Material, theme: _Theme) -> None:
     names = [known.name for known in exam.classes]
     verdict = short_name(exam.verdict, exam.language)
     colour = theme.ink
-    if exam.verdict in names:
+    if exam.verdict in names and exam.certainty is not None:
         verdict += f" {percent(exam.certainty, exam.language)}"
         colour = _colour(names.index(exam.verdict))
     figure.text(0.03, 0.95, verdict, fontsize=34, weight="bold", va="top", color=colour, parse_math=False)
