@@ -5,16 +5,20 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from models.errors import BundleError
+from models.guard import Guard
 from models.preprocessing import Preprocessing
 from models.verdict import OperatingPoint
 
-FORMAT = 2
+FORMAT = 3
+# Older bundles open, and abstain on everything: their guard was measured on the exams that they had learned from.
+_UNGUARDED_FORMAT = 2
 MANIFEST = "bundle.json"
 NETWORK = "network.xml"
 QUANTISED = "network-int8.xml"
@@ -55,7 +59,8 @@ class Description:
     temperature: what the logits are divided by (the network does it). metrics: figures with the split that they were
     measured on. data: what it was trained on, with a fingerprint. parent: sha256 of the bundle that it was trained
     on from. quantisation: whether an int8 network lies beside the other (`kept`), and what its gate found; None where
-    none was tried.
+    none was tried. guard: whom it knows; battery: what it said of what it must not name (`training.battery`). Without
+    both it abstains on everything.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Description:
     command: str
     parent: str | None = None
     quantisation: Mapping[str, Any] | None = None
+    guard: Guard | None = None
+    battery: Mapping[str, Any] | None = None
 
     @property
     def quantised(self) -> bool:
@@ -121,8 +128,16 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} holds no readable {MANIFEST}: {error.strerror}.") from error
     except ValueError as error:
         raise BundleError(f"{manifest} is not JSON: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, _UNGUARDED_FORMAT):
         raise BundleError(f"{manifest} is not of format {FORMAT}; this software reads no other.")
+    if content["format"] == _UNGUARDED_FORMAT:
+        point = content.get("operating_point")
+        content |= {"guard": None, "battery": None}
+        content["operating_point"] = (
+            {name: value for name, value in point.items() if name != "max_distance"}
+            if isinstance(point, dict)
+            else None
+        )
     files = content.get("files", {})
     for name in _REQUIRED:
         if name not in files:
@@ -180,7 +195,21 @@ def _description(content: Mapping[str, Any]) -> Description:
         command=str(content["command"]),
         parent=content.get("parent"),
         quantisation=content.get("quantisation"),
+        guard=None if content["guard"] is None else _guard(content["guard"]),
+        battery=content["battery"],
     )
+
+
+def _guard(content: Mapping[str, Any]) -> Guard:
+    if content["knows"] not in ("phantoms", "patients"):
+        raise ValueError("a guard knows phantoms or patients")
+    limits = content["limits"]
+    if limits is not None:
+        limits = {str(name): float(value) for name, value in limits.items()}
+        if not all(math.isfinite(value) for value in limits.values()):
+            raise ValueError("a limit is a number")
+    patients = {str(name): int(count) for name, count in content["patients"].items()}
+    return Guard(content["knows"], patients, limits, content["reproduces"] is True)
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
 from models.familiarity import load_familiarity
 from models.inference import CompiledNetwork, multiplies_int8
-from models.verdict import ExamVerdict, decide
+from models.verdict import WHOLE, Coverage, Exam, ExamVerdict, decide
 
 _FLOAT = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -34,13 +34,18 @@ class SliceOutput:
 class Classifier:
     """A compiled bundle. Make it after a fork, never before: OpenVINO's threads do not survive one."""
 
-    def __init__(self, bundle: Bundle, *, network: Path | None = None, exact: bool = False) -> None:
+    def __init__(
+        self, bundle: Bundle, *, network: Path | None = None, exact: bool = False, asked: bool = False
+    ) -> None:
         """Compile the network that serves: the one in int8 where the bundle has it and the processor multiplies so.
 
-        network: another file of the bundle's network. exact: in 32-bit arithmetic. Raises BundleError where the IR
-        does not fit the manifest.
+        network: another file of the bundle's network. exact: in 32-bit arithmetic. asked: whether the bundle's answers
+        to the battery are known although it does not hold them; otherwise it abstains on everything. Raises BundleError
+        where the IR does not fit the manifest.
         """
         self.bundle = bundle
+        description = bundle.description
+        self.guard = description.guard if asked or description.battery is not None else None
         if network is None:
             network = bundle.quantised if bundle.quantised and multiplies_int8() and not exact else bundle.network
         self._quantised = network != bundle.network
@@ -60,9 +65,9 @@ class Classifier:
             raise BundleError(f"{network} gives {self._network.output_shapes}, not {expected}.")
 
     @classmethod
-    def open(cls, folder: Path) -> "Classifier":
-        """Open and compile the bundle in `folder`."""
-        return cls(open_bundle(folder))
+    def open(cls, folder: Path, *, asked: bool = False) -> "Classifier":
+        """Open and compile the bundle in `folder`; `asked` as above."""
+        return cls(open_bundle(folder), asked=asked)
 
     @property
     def precision(self) -> str:
@@ -83,13 +88,18 @@ class Classifier:
         rows = [output.probabilities for _key, output in self.stream((None, image) for image in slices)]
         return np.array(rows).reshape(len(rows), len(self.bundle.description.classes))
 
-    def decide(self, outputs: Iterable[SliceOutput]) -> ExamVerdict:
-        """Return what is said of the exam whose slices gave these outputs, at least one."""
+    def distances(self, outputs: Iterable[SliceOutput]) -> NDArray[np.float64]:
+        """Return how far the exam whose slices, foot to head, gave these outputs lies from each class, (classes,)."""
+        return self._familiarity.distances(np.array([output.features for output in outputs]))
+
+    def decide(
+        self, outputs: Iterable[SliceOutput], *, phantom: bool = False, coverage: Coverage = WHOLE
+    ) -> ExamVerdict:
+        """Return what is said of the exam whose slices, foot to head, gave these outputs, at least one.
+
+        phantom: whether every image of it says that it is a phantom; whatever does not is a patient.
+        """
         outputs = list(outputs)
         description = self.bundle.description
-        return decide(
-            description.class_names,
-            np.array([output.probabilities for output in outputs]),
-            description.operating_point,
-            distance=self._familiarity.distance(np.array([output.features for output in outputs])),
-        )
+        exam = Exam(np.array([output.probabilities for output in outputs]), self.distances(outputs), phantom, coverage)
+        return decide(description.class_names, exam, description.operating_point, self.guard)

@@ -31,8 +31,9 @@ def make_bundle(
     """Train the last layer of a random network for an epoch."""
     recipe = Recipe(
         name="tiny", version="1", architecture="mobilenet_v2", start=Start("scratch"), protocol="patient",
-        fine_tune="last", balance="none", folds=1, views=Views(), schedule=Schedule(epochs=epochs, learning_rate=rate),
-        device="cpu", both=False, int8=int8, limits="For tests.", command="reticula train",
+        fine_tune="last", balance="none", folds=None, views=Views(),
+        schedule=Schedule(epochs=epochs, learning_rate=rate), device="cpu", both=False, int8=int8, limits="For tests.",
+        command="reticula train",
     )  # fmt: skip
     run = Run(recipe, tiny_data() if data is None else data, folder.parent / "features")
     return run.train(folder).bundle

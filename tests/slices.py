@@ -10,7 +10,12 @@ from training.sources import CLASSES
 
 
 def labelled_slices(
-    counts: Mapping[str, Mapping[str, int]], *, size: int = 32, background: tuple[str, ...] = (), seed: int = 0
+    counts: Mapping[str, Mapping[str, int]],
+    *,
+    size: int = 32,
+    background: tuple[str, ...] = (),
+    seed: int = 0,
+    phantoms: bool = False,
 ) -> LabelledSlices:
     """Return slices as {class: {patient: how many}}. UIP is bright, all others dark, with noise."""
     rng = np.random.default_rng(seed)
@@ -28,6 +33,7 @@ def labelled_slices(
         patients=np.array(patients),
         exams=np.array(patients),
         boxes=np.tile(np.array([4, 4, size - 4, size - 4], np.int32), (len(kinds), 1)),
+        phantoms=np.full(len(kinds), phantoms),
         digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images),
         skipped=(),
     )

@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 
 from models.architectures import build
 from models.bundle import CARD, FAMILIARITY, QUANTISED, Bundle, Description, open_bundle, seal_bundle
+from models.classifier import Classifier
 from models.export import export_network
+from models.verdict import silent_about_all
+from training.battery import ask
 from training.card import write_card
 from training.dataset import LabelledSlices
 from training.errors import TrainingError
@@ -70,15 +73,15 @@ def quantise_bundle(
 ) -> Bundle:
     """Make a bundle anew from the weights of another, with an int8 network.
 
-    data: what it was trained on, of which only patients calibrate that it learned from. Raises TrainingError where it
-    knows none of them.
+    data: what it was trained on, of which only patients calibrate that it learned from. What it says of unknowns is to
+    be asked anew. Raises TrainingError where it knows none of them.
     """
     sides = Sides.of(bundle)
     trained = [name for name in np.unique(data.patients).tolist() if sides.trained(name)]
     if not trained:
         raise TrainingError(f"{bundle.folder} was trained on none of these patients: give the data set that it was.")
     learned = np.flatnonzero(np.isin(data.patients, trained))
-    description = dataclasses.replace(bundle.description, version=version, quantisation=None)
+    description = dataclasses.replace(bundle.description, version=version, quantisation=None, battery=None)
     network = build(description.architecture, len(description.classes))
     network.load_state_dict(load_file(bundle.weights))
     with _workshop(output) as workshop:
@@ -89,6 +92,30 @@ def quantise_bundle(
         description = _quantised(workshop, description, data, learned, seed, progress)
         _seal(workshop, description)
     return open_bundle(output)
+
+
+def ask_bundle(
+    bundle: Bundle,
+    *,
+    exams: int,
+    unknowns: Path | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Bundle:
+    """Ask a bundle what it says of what it must not name, and keep the answers in it."""
+    answers = ask(Classifier(bundle, asked=True), exams=exams, unknowns=unknowns, progress=progress)
+    description = dataclasses.replace(bundle.description, battery=answers.as_json())
+    with remade(bundle, bundle.folder, description):
+        pass
+    return open_bundle(bundle.folder)
+
+
+@contextmanager
+def remade(bundle: Bundle, output: Path, description: Description) -> Iterator[Path]:
+    """Give a copy of a bundle's files to change; when the block ends well it becomes `output`, sealed and described."""
+    with _workshop(output, replace=output == bundle.folder) as workshop:
+        shutil.copytree(bundle.folder, workshop, dirs_exist_ok=True)
+        yield workshop
+        _seal(workshop, description)
 
 
 @contextmanager
@@ -115,6 +142,9 @@ def _quantised(
     progress: Callable[[int, int], None],
 ) -> Description:
     """Try an int8 network; return the description with what its gate found."""
+    if silent_about_all(description.guard) is not None:
+        gate = Gate.not_asked("the model gives no verdict on anybody, so none could change", seed)
+        return dataclasses.replace(description, quantisation=asdict(gate))
     (workshop / CARD).touch()  # it is written when everything is known, and a bundle has one
     gate = quantise(seal_bundle(workshop, description), data, learned, seed, progress)
     return dataclasses.replace(description, quantisation=asdict(gate))

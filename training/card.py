@@ -1,5 +1,6 @@
 """`card.md`: what a bundle was trained on, what its figures are worth, and what it is not for."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 
 from models.bundle import Description
+from models.guard import FAMILIAR_PART, FEWEST_PATIENTS, Guard
+from models.verdict import silent_about_all
 
 INTENDED_USE = (
     "Decision support for radiologists who read chest CT of patients with systemic sclerosis: it names the pattern, "
@@ -18,7 +21,6 @@ INTENDED_USE = (
 def write_card(description: Description) -> str:
     """Return the card in Markdown."""
     point, data = description.operating_point, description.data
-    distance = "any distance" if point.max_distance is None else f"a distance up to {point.max_distance:.2f}"
     sentence = description.metrics.get("sentence")
     sentence = f"\n{sentence}\n" if sentence else ""
     interrupted = (
@@ -57,9 +59,16 @@ report them on the slices that were used, with its right to abstain.
 
 ## When it commits itself
 
-An exam gets a verdict with {point.min_slices} classified slices or more, a mean probability of {point.commit:.0%} or
-more, and {distance} from the exams of training; otherwise it is `indeterminate`. Probabilities were scaled with
-temperature {description.temperature:.2f}. Both were chosen on {_main(description)["calibrated_on"]}.
+An exam gets a verdict where {point.min_share:.0%} or more of the slices that may show lung were classified, over
+{point.min_extent_mm:.0f} mm of the body or more, {point.min_slices} slices at least; where the mean probability
+reaches {point.commit:.0%}; and where the guard knows exams like it. Otherwise it is `indeterminate`. Probabilities were
+scaled with temperature {description.temperature:.2f}. All was chosen on {_main(description)["calibrated_on"]}.
+
+{_guard(description.guard)}
+
+## What it says of what it must not name
+
+{_battery(description.battery)}
 
 ## Arithmetic
 
@@ -74,6 +83,43 @@ show patients, unnamed).
 
 `{description.command}` (torch {torch.__version__}, {os.cpu_count()} processors)
 """
+
+
+def _guard(guard: Guard | None) -> str:
+    """Whom the bundle knows, and what is guaranteed by how many."""
+    silence = silent_about_all(guard)
+    if guard is None or guard.limits is None or silence is not None:
+        why = "" if silence is None else f": {silence[1]}"
+        return f"**It gives no verdict on anybody{why}.**"
+    counts = " and ".join(f"{count} {guard.knows} of {name}" for name, count in guard.patients.items())
+    limits = ", ".join(f"{limit:.2f} from {name}" for name, limit in guard.limits.items())
+    fewest = min(guard.patients.values())
+    within = math.ceil((fewest + 1) * FAMILIAR_PART) / (fewest + 1)
+    unseen = 1 - 0.05 ** (1 / fewest)
+    return f"""It knows **{guard.knows}**, and is `indeterminate` about all others. Limits of distance: {limits}; they
+come from {counts} that no network had seen.
+
+What that guarantees: of further {guard.knows} like these, of one class, {within:.1%} or more lie within the limits on
+average (split conformal prediction; 95 % needs {FEWEST_PATIENTS} of a class at least). It does not guarantee that a
+verdict on these is right: {fewest} of them without an error would show that at most {unseen:.1%} of the verdicts are
+wrong; 5 % takes 59. Nor does it say anything of exams that are strange in a way that the features do not show."""
+
+
+def _battery(battery: Mapping[str, Any] | None) -> str:
+    if battery is None:
+        return "It was not asked, so it gives no verdict on anybody until it has been."
+    lines = [battery["sentence"], "", battery["rule"]]
+    if not battery["kinds"]:
+        return "\n".join(lines)
+    lines += ["", "| kind | exams | named, or wrong |", "| --- | --- | --- |"]
+    lines += [f"| {kind} | {each['asked']} | {each['named']} |" for kind, each in battery["kinds"].items()]
+    lines += [f"| {kind} UIP and NSIP | {each['asked']} | {each['wrong']} |" for kind, each in battery["signs"].items()]
+    drawn = (
+        f"All but `site` are drawn (seed {battery['seed']}). They are unlike a patient in many ways, and a model that "
+        "knows patients may be silent about them for these alone: only exams of the site's own say what it makes of "
+        "other diseases of patients."
+    )
+    return "\n".join([*lines, "", drawn])
 
 
 def _arithmetic(description: Description) -> str:

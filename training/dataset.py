@@ -21,6 +21,7 @@ from pacs.pixels import decode_all
 from pacs.selection import select
 from pacs.series import group_by_series, read_series
 from training.errors import DatasetError
+from training.phantom import is_phantom
 from training.sources import CLASSES, Source
 
 BACKGROUND = -1  # in `labels`: a slice of no class, about which the network learns to be undecided
@@ -43,6 +44,7 @@ class LabelledSlices:
 
     images: int16 (slices, size, size) in HU, mapped from a file. kinds: the name of what each slice was labelled;
     labels: index into `classes`, or BACKGROUND. patients, exams: name of the patient and the series of each slice.
+    phantoms: whether every image of its series says that it shows a phantom.
     boxes: lungs as (top, left, bottom, right). digests: sha256 of each image. skipped: (file or folder, why).
     """
 
@@ -53,6 +55,7 @@ class LabelledSlices:
     patients: NDArray[np.str_]
     exams: NDArray[np.str_]
     boxes: NDArray[np.int32]
+    phantoms: NDArray[np.bool_]
     digests: tuple[str, ...]
     skipped: tuple[tuple[Path, str], ...]
 
@@ -89,6 +92,7 @@ class _Row:
     image: NDArray[np.int16]
     box: tuple[int, ...]
     origin: Path
+    phantom: bool = False
 
 
 def load(
@@ -116,7 +120,7 @@ def load(
             )
     expected = [name for name in classes if name in kinds_found]
     skipped = list[tuple[Path, str]]()
-    rows: list[tuple[str, str, str, tuple[int, ...], str]] = []
+    rows: list[tuple[str, str, str, tuple[int, ...], bool, str]] = []
     seen: dict[str, _Seen] = {}
     holders: dict[str, str] = {}
     with tempfile.TemporaryFile() as file:
@@ -133,14 +137,14 @@ def load(
                     continue
                 seen[digest] = _Seen(source.label, row.patient, row.origin, source.outweighs)
                 file.write(content)
-                rows.append((source.label, row.patient, row.exam, row.box, digest))
+                rows.append((source.label, row.patient, row.exam, row.box, row.phantom, digest))
             progress(done)
         if not rows:
             raise DatasetError("No slice of the data set shows enough lung to train on.")
         file.flush()
         shape = (len(rows), preprocessing.size, preprocessing.size)
         images = np.memmap(file, dtype=np.int16, mode="r", shape=shape)
-    kinds, patients, exams, boxes, digests = zip(*rows, strict=True)
+    kinds, patients, exams, boxes, phantoms, digests = zip(*rows, strict=True)
     missing = [name for name in expected if name not in kinds]
     if missing:
         raise DatasetError(f"No slice of {', '.join(missing)} shows enough lung to train on.")
@@ -152,6 +156,7 @@ def load(
         patients=np.array(patients),
         exams=np.array(exams),
         boxes=np.array(boxes, dtype=np.int32),
+        phantoms=np.array(phantoms),
         digests=digests,
         skipped=tuple(skipped),
     )
@@ -213,6 +218,7 @@ def _series(
             f"The series in {folder} names no patient: without one nobody knows whose slices are on which side of a "
             "split. Write a table with the columns path, label, patient."
         )
+    phantom = is_phantom(series.header.series_uid, series.slices)
     for decoded in decode_all(selection.slices, threads=threads):
         spacing = decoded.source.pixel_spacing
         if decoded.hu is None or spacing is None:
@@ -223,7 +229,7 @@ def _series(
             continue
         box = _box(fit(lungs.mask.astype(np.int16), spacing, preprocessing.size) > 0)
         image = fit(decoded.hu, spacing, preprocessing.size)
-        yield _Row(patient, series.header.series_uid, image, box, decoded.source.path)
+        yield _Row(patient, series.header.series_uid, image, box, decoded.source.path, phantom)
 
 
 def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[Path, str]]) -> Iterator[_Row]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.classifier import Classifier, SliceOutput
+from models.guard import Guard
 from training.calibration import abstention_curve
 from training.dataset import LabelledSlices
 from training.metrics import exam_figures, slice_figures
@@ -56,7 +57,7 @@ def evaluate(
         raw=raw,
         scaled=scaled,
         slices=slice_figures(raw, scaled),
-        exams=exam_figures(exam_verdicts(scaled, description.operating_point), description.class_names),
+        exams=exam_figures(exam_verdicts(scaled, description.operating_point, _guard(bundle)), description.class_names),
         warnings=tuple(_warnings(bundle, data)),
     )
 
@@ -76,14 +77,20 @@ def classify(
         outputs.append(output)
         progress(len(outputs), len(indices))
     probabilities = np.array([output.probabilities for output in outputs])
-    distances = np.zeros(len(indices))
+    distances = np.zeros((len(indices), len(bundle.description.classes)))
     exams = data.exams[indices]
     for exam in set(exams.tolist()):
         rows = np.flatnonzero(exams == exam)
-        distances[rows] = classifier.decide(outputs[row] for row in rows).distance
+        distances[rows] = classifier.distances(outputs[row] for row in rows)
     # The network divides its logits by the temperature; what is left is known but for a constant.
     logits = np.log(np.maximum(probabilities, _SMALLEST)) * bundle.description.temperature
     return predictions(data, indices, logits, distances)
+
+
+def _guard(bundle: Bundle) -> Guard | None:
+    """The guard as it serves: a bundle that was never asked what it says of unknowns says nothing of anybody."""
+    description = bundle.description
+    return description.guard if description.battery is not None else None
 
 
 def _warnings(bundle: Bundle, data: LabelledSlices) -> Iterator[str]:

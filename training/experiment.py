@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from models.guard import Guard
 from models.verdict import OperatingPoint
-from training.calibration import abstention_curve, choose_operating_point, fit_temperature
-from training.fitting import UNWATCHED, Course, Progress
+from training.calibration import Calibration, UncalibratedError, abstention_curve, calibrate, patients_of, population
+from training.fitting import UNWATCHED, Course, Progress, Select
 from training.learners import Fitted, Learner
 from training.metrics import Figure, exam_figures, slice_accuracy, slice_figures, with_interval
 from training.outcomes import ExamOutcome, exam_verdicts
@@ -19,26 +20,22 @@ from training.protocols import FEW_PATIENTS, Split
 
 Protocol = Literal["study", "patient"]
 CalibratedOn = Literal[
-    "validation slices", "slices of the parent's training", "the test slices themselves, which flatters"
+    "patients that no network had seen",
+    "slices of patients that were learned from, which flatters",
+    "the parent's patients",
 ]
 _FLATTERS = 0.05  # difference of two accuracies from which it is said
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation slices said of the probabilities and of when to commit."""
-
-    temperature: float
-    operating_point: OperatingPoint
 
 
 @dataclass(frozen=True)
 class Measured:
     """A protocol over all its splits. test: what was said of whole slices that no network had learned from.
 
-    scaled, exams: the same after calibration. calibration: of the network that serves; a network of several is
-    calibrated for its own test without the patients in it. examples: views that one network learned from and was chosen
-    by, and slices that it was tested on.
+    scaled, exams: the same after calibration, as the bundle would report them. calibration: of the network that serves;
+    a network of several is calibrated for its own test without the patients in it. examples: views that one network
+    learned from and was chosen by, and slices that it was tested on. epochs: how long the network learns that serves,
+    where it learns from all patients. uncalibrated: why the probabilities could not be calibrated; empty where they
+    could.
     """
 
     protocol: Protocol
@@ -52,17 +49,14 @@ class Measured:
     exams: tuple[ExamOutcome, ...]
     calibration: Calibration
     calibrated_on: CalibratedOn
+    uncalibrated: str
+    epochs: int
     seconds: float
 
     @property
     def accuracy(self) -> Figure:
         """Accuracy of test slices, with its interval by patient."""
         return with_interval(self.test.named, slice_accuracy)
-
-    @property
-    def epochs(self) -> int:
-        """How long networks learned until they were best: the median."""
-        return int(np.median([course.best for course in self.courses]))
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures as they stand in `bundle.json`."""
@@ -78,10 +72,13 @@ class Measured:
             "validation_accuracy": None if self.validation_accuracy is None else round(self.validation_accuracy, 4),
             "temperature": self.calibration.temperature,
             "calibrated_on": self.calibrated_on,
+            "uncalibrated": self.uncalibrated,
+            "guard": asdict(self.calibration.guard),
             "slices": slice_figures(self.test, self.scaled),
             "exams": exam_figures(self.exams, self.test.classes),
             "abstention_curve": abstention_curve(self.scaled),
             "best_epochs": [course.best for course in self.courses],
+            "best_for_all": self.epochs,
             "interrupted": any(course.interrupted for course in self.courses),
             "seconds": round(self.seconds, 1),
         }
@@ -92,19 +89,21 @@ def measure(
     splits: Sequence[Split],
     protocol: Protocol,
     *,
-    calibration: Calibration | None = None,
+    inherited: Calibration | None = None,
+    select: Select = "accuracy",
     checkpoints: Path | None = None,
     progress: Progress = UNWATCHED,
 ) -> tuple[Measured, Fitted]:
     """Learn and judge every split; return the figures and the network of the last split.
 
-    Where no slice validates, `calibration` holds; without one the test slices are calibrated on, and that is noted.
+    inherited: the parent's calibration, which holds where the patients that were tested are too few for one, or are
+    those that are held out for a comparison with the parent. select: what an epoch is best in.
 
     Raises KeyboardInterrupt where Ctrl-C leaves a split of several undone.
     """
     started = time.monotonic()
     courses, training_accuracies, validation_accuracies = [], [], []
-    validations, tests = [], []
+    tests = []
     fitted: Fitted | None = None
     for number, split in enumerate(splits, start=1):
         checkpoint = None if checkpoints is None else checkpoints / f"{protocol}-{number}.pt"
@@ -115,24 +114,23 @@ def measure(
         training_accuracies.append(fitted.training_accuracy)
         if fitted.validation_accuracy is not None:
             validation_accuracies.append(fitted.validation_accuracy)
-            validations.append(learner.judge(fitted, split.validation))
         tests.append(learner.judge(fitted, split.test))
     if fitted is None:
         raise ValueError("A protocol needs a split.")
-    validation = pooled(validations) if validations else None
-    chosen: Calibration
-    source: CalibratedOn
-    if validation is not None:
-        chosen, source = calibrate(validation), "validation slices"
-    elif calibration is not None:
-        chosen, source = calibration, "slices of the parent's training"
-    else:
-        chosen, source = calibrate(pooled(tests)), "the test slices themselves, which flatters"
+    everything = pooled(tests)
+    chosen, uncalibrated = _calibrated(everything, reproduces=protocol == "study")
+    source: CalibratedOn = (
+        "patients that no network had seen" if protocol == "patient"
+        else "slices of patients that were learned from, which flatters"
+    )  # fmt: skip
+    if inherited is not None and (chosen.guard.limits is None or len(splits) == 1):
+        chosen, source, uncalibrated = inherited, "the parent's patients", ""
     scaled, exams = [], []
     for test in tests:
-        own = _without_patients_of(test, validation, chosen) if len(tests) > 1 else chosen
+        nested = len(tests) > 1 and chosen is not inherited
+        own = _without_patients_of(test, everything, chosen) if nested else chosen
         scaled.append(test.scaled(own.temperature))
-        exams.extend(exam_verdicts(scaled[-1], own.operating_point))
+        exams.extend(exam_verdicts(scaled[-1], own.operating_point, own.guard))
     measured = Measured(
         protocol=protocol,
         splits=tuple(splits),
@@ -140,28 +138,55 @@ def measure(
         training_accuracy=float(np.mean(training_accuracies)),
         validation_accuracy=float(np.mean(validation_accuracies)) if validation_accuracies else None,
         examples=(*fitted.examples, len(splits[-1].test)),
-        test=pooled(tests),
+        test=everything,
         scaled=pooled(scaled),
         exams=tuple(exams),
         calibration=chosen,
         calibrated_on=source,
+        uncalibrated=uncalibrated,
+        epochs=best_for_all(courses, select),
         seconds=time.monotonic() - started,
     )
     return measured, fitted
 
 
-def calibrate(validation: Predictions) -> Calibration:
-    """Choose temperature and operating point on slices that no network learned from."""
-    temperature = fit_temperature(validation)
-    return Calibration(temperature, choose_operating_point(validation.scaled(temperature)))
+def best_for_all(courses: Sequence[Course], select: Select) -> int:
+    """Return the epoch at which the networks of several folds were best together on their validation slices.
+
+    Single folds are best now early, now late: what is best for all of them is steadier than the middle of these. Where
+    no slice validated, or the courses differ in length, it is the median of their own best epochs.
+    """
+    figures = [[(epoch.validation_accuracy, epoch.validation_loss) for epoch in course.epochs] for course in courses]
+    known = all(None not in epoch for course in figures for epoch in course)
+    if not known or len({len(course) for course in figures}) > 1:
+        return int(np.median([course.best for course in courses]))
+    means = np.array(figures, dtype=np.float64).mean(axis=0)
+    part = 1.0 if select == "accuracy" else 0.0
+    return max(range(len(means)), key=lambda epoch: (part * round(means[epoch, 0], 6), -means[epoch, 1])) + 1
 
 
-def _without_patients_of(test: Predictions, validation: Predictions | None, otherwise: Calibration) -> Calibration:
-    """Calibrate for a fold: every patient validates in some fold, and those tested here must not."""
-    if validation is None:
-        return otherwise
-    others = ~np.isin(validation.patients, test.patients)
-    return calibrate(validation.rows(others)) if others.any() else otherwise
+def _calibrated(untouched: Predictions, *, reproduces: bool) -> tuple[Calibration, str]:
+    """Calibrate, and say why that could not be done; then nobody is known."""
+    try:
+        return calibrate(untouched, reproduces=reproduces), ""
+    except UncalibratedError as error:
+        knows, those = population(untouched)
+        guard = Guard(knows, patients_of(those), None, reproduces)
+        return Calibration(1.0, OperatingPoint(), guard), str(error)
+
+
+def _without_patients_of(test: Predictions, everything: Predictions, whole: Calibration) -> Calibration:
+    """Calibrate for a fold without those tested in it, whom the guard must not have been measured on.
+
+    Whether the bundle knows anybody is settled by all of them; a fold's own limits rest on fewer.
+    """
+    others = everything.rows(~np.isin(everything.patients, test.patients))
+    if whole.guard.limits is None or not len(others.named):
+        return whole
+    own, uncalibrated = _calibrated(others, reproduces=False)
+    if uncalibrated:
+        return whole
+    return own if own.guard.limits is not None else replace(own, guard=whole.guard)
 
 
 def verdict_on_split(study: Measured, patient: Measured) -> str:

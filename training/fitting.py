@@ -17,6 +17,7 @@ from training.errors import TrainingError
 from training.examples import Examples
 
 _EVALUATION_BATCH = 8
+Select = Literal["accuracy", "loss"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Schedule:
     weight_decay: float = 1e-3
     seed: int = 0
     pace: Literal["constant", "one-cycle"] = "constant"
-    select: Literal["accuracy", "loss"] = "accuracy"
+    select: Select = "accuracy"
     selectable_from: int = 1
 
     def __post_init__(self) -> None:

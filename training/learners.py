@@ -149,8 +149,9 @@ class LastLayerLearner:
             head, examples, validating, schedule, machine,
             class_weights=weights, checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
-        features = self._cache.load(whole(training))
-        familiarity = fit_familiarity(features, self._data.labels[training], self._data.exams[training])
+        seen = np.concatenate([training, validation])
+        features = self._cache.load(whole(seen))
+        familiarity = _familiarity(features, self._data, seen)
         return _fitted(network, familiarity, course, head, examples, validating, machine)
 
     def judge(self, fitted: Fitted, indices: Indices) -> Predictions:
@@ -230,8 +231,9 @@ class WholeNetworkLearner:
             model, examples, validating, schedule, self._machine,
             class_weights=weights, checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
-        features, _logits = self._run(model, training)
-        familiarity = fit_familiarity(features, self._data.labels[training], self._data.exams[training])
+        seen = np.concatenate([training, validation])
+        features, _logits = self._run(model, seen)
+        familiarity = _familiarity(features, self._data, seen)
         shown: Examples = examples
         if self._views.kind == "random":
             shown = ViewExamples(self._data, whole(training))
@@ -263,11 +265,16 @@ class WholeNetworkLearner:
 
 
 def exam_distances(familiarity: Familiarity, features: Features, exams: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Return for each slice how far its exam lies from the training exams."""
-    distances = np.zeros(len(exams))
+    """Return for each slice how far its exam lies from each class, (slices, classes)."""
+    distances = np.zeros((len(exams), len(familiarity.centres)))
     for exam in set(exams.tolist()):
-        distances[exams == exam] = familiarity.distance(features[exams == exam])
+        distances[exams == exam] = familiarity.distances(features[exams == exam])
     return distances
+
+
+def _familiarity(features: Features, data: LabelledSlices, seen: Indices) -> Familiarity:
+    """Where the exams lie that a fit has seen, those among them that chose the epoch."""
+    return fit_familiarity(features, data.labels[seen], data.exams[seen], len(data.classes))
 
 
 def class_weights(data: LabelledSlices, training: Indices) -> Tensor:

@@ -12,9 +12,9 @@ from training.dataset import BACKGROUND, LabelledSlices
 
 @dataclass(frozen=True)
 class Predictions:
-    """Slices in the rows. logits (slices, classes); distances: of each slice's exam from the training exams.
+    """Slices in the rows. logits (slices, classes); distances (slices, classes): of each slice's exam from each class.
 
-    indices: the slices in the data set that `labels`, `kinds`, `patients` and `exams` were taken from.
+    indices: the slices in the data set that `labels`, `kinds`, `patients`, `exams` and `phantoms` were taken from.
     """
 
     classes: tuple[str, ...]
@@ -25,6 +25,7 @@ class Predictions:
     kinds: NDArray[np.str_]
     patients: NDArray[np.str_]
     exams: NDArray[np.str_]
+    phantoms: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +50,7 @@ class Predictions:
             self.kinds[chosen],
             self.patients[chosen],
             self.exams[chosen],
+            self.phantoms[chosen],
         )
 
     @property
@@ -70,6 +72,7 @@ def predictions(
         data.kinds[indices],
         data.patients[indices],
         data.exams[indices],
+        data.phantoms[indices],
     )
 
 
@@ -80,6 +83,6 @@ def pooled(parts: Sequence[Predictions]) -> Predictions:
         first.classes,
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("logits", "distances", "indices", "labels", "kinds", "patients", "exams")
+            for name in ("logits", "distances", "indices", "labels", "kinds", "patients", "exams", "phantoms")
         ),
     )

@@ -88,7 +88,7 @@ class _Judged:
         description = bundle.description
         raw = classify(bundle, data, only=test)
         scaled = raw.scaled(description.temperature)
-        outcomes = exam_verdicts(scaled, description.operating_point)
+        outcomes = exam_verdicts(scaled, description.operating_point, description.guard)
         classes = description.class_names
         named = scaled.named
         scores = brier_scores(named.probabilities, named.labels)

@@ -20,9 +20,9 @@ Indices = NDArray[np.int64]
 
 _STUDY_TRAINING, _STUDY_VALIDATION, _STUDY_TEST = 422, 110, 134
 _STUDY_SLICES = _STUDY_TRAINING + _STUDY_VALIDATION + _STUDY_TEST
-FEW_PATIENTS = 20  # of a class: with fewer, every patient is tested once in a cross-validation
+FEW_PATIENTS = 20  # of a class: with fewer, no figure says much
 _MOST_FOLDS = 5
-_PARTS = 8  # of many patients: one part validates, one is tested
+_PARTS = 8  # of a single split: one part validates, one is tested
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def study_split(data: LabelledSlices, chosen: Indices, seed: int) -> Split:
 def patient_splits(data: LabelledSlices, chosen: Indices, folds: int | None, seed: int) -> list[Split]:
     """Split whole patients, classes in proportion. Raises DatasetError where a class has one patient only.
 
-    With few patients (or `folds` above 1) there is one split a fold: every patient is tested once, and validates once
-    in another fold. With many (or `folds` 1) there is one split.
+    There is one split a fold: every patient is tested once, and validates once in another fold. So every patient says
+    what a network is worth that has not seen that patient. With `folds` 1 there is one split, and few say it.
     """
     fewest = fewest_patients(data, chosen)
     if fewest < 2:
@@ -76,7 +76,7 @@ def patient_splits(data: LabelledSlices, chosen: Indices, folds: int | None, see
             "figure says nothing of a patient that the model has not seen."
         )
     if folds is None:
-        folds = 1 if fewest >= FEW_PATIENTS else min(_MOST_FOLDS, fewest)
+        folds = min(_MOST_FOLDS, fewest)
     if folds > fewest:
         raise DatasetError(f"{folds} folds need as many patients of each class; the smallest has {fewest}.")
     parts = list(_parts(data, chosen, folds if folds > 1 else min(_PARTS, fewest), seed))

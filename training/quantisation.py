@@ -144,7 +144,7 @@ def _judge(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> Gate:
-    exact, quantised = Classifier(bundle, exact=True), Classifier(bundle, network=int8)
+    exact, quantised = Classifier(bundle, exact=True, asked=True), Classifier(bundle, network=int8, asked=True)
     exams = _exams(data, held, seed)
     patients = len({name for rows in exams for name in data.patients[rows].tolist()})
     expected = max(GATE_SLICES, sum(map(len, exams)))
@@ -159,7 +159,7 @@ def _judge(
             phantoms += 1
         before, after = _outputs(exact, images), _outputs(quantised, images)
         differences.append(np.abs(_probabilities(after) - _probabilities(before)))
-        verdict, other = exact.decide(before), quantised.decide(after)
+        verdict, other = exact.decide(before, phantom=True), quantised.decide(after, phantom=True)
         changed += (verdict.verdict, verdict.reason_code) != (other.verdict, other.reason_code)
         if verdict.verdict in said:
             said[verdict.verdict] += 1

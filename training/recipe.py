@@ -14,11 +14,13 @@ import torch
 
 from models.architectures import HounsfieldClassifier, parameter_count
 from models.bundle import KNOWN_CLASSES, Bundle, Description
+from models.familiarity import Familiarity
 from models.preprocessing import Preprocessing
-from training.assembly import write_bundle
+from training.assembly import ask_bundle, write_bundle
+from training.calibration import Calibration, UncalibratedError
 from training.dataset import LabelledSlices
 from training.errors import TrainingError
-from training.experiment import Calibration, Measured, Protocol, measure, verdict_on_split
+from training.experiment import Measured, Protocol, measure, verdict_on_split
 from training.features import FeatureCache
 from training.fitting import UNWATCHED, Machine, Progress, Schedule
 from training.learners import Fitted, LastLayerLearner, Learner, Views, WholeNetworkLearner
@@ -29,6 +31,7 @@ from training.weights import Start, make_network, settle_statistics
 
 FineTune = Literal["last", "all"]
 _SETTLING_SLICES = 64
+_NOT_OF_THE_RUN = ("command", "sides", "inherited", "battery", "unknowns")  # they change nothing that is gone on with
 _NOTE = "run"  # the file that tells whose checkpoints lie beside it
 _VIEWS = {
     "study": f"of each, {SYNTHETIC} synthetic images were added for training and validation",
@@ -37,13 +40,23 @@ _VIEWS = {
 
 
 @dataclass(frozen=True)
+class Inherited:
+    """What a candidate has of its parent; it holds while all but the last layer stays as it was."""
+
+    calibration: Calibration
+    familiarity: Familiarity
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
     fine_tune: what learns, the last layer or everything. balance: what is done about classes of unequal size. folds:
     None to decide by the number of patients. both: whether the other protocol is measured too. limits: what the card
-    warns of. parent: sha256 of the bundle that it starts from. calibration: what holds where no slice validates.
-    sides: where patients of earlier trainings stood. int8: whether an int8 network is made beside the other.
+    warns of. parent: sha256 of the bundle that it starts from. inherited: the parent's calibration and where its exams
+    lie, which hold where there are too few patients for others of its own. sides: where patients of earlier trainings
+    stood. int8: whether an int8 network is made beside the other. battery: how many exams of each kind the bundle is
+    asked about that it must not name; 0 for none, and then it abstains on everything. unknowns: the site's own.
     """
 
     name: str
@@ -61,9 +74,11 @@ class Recipe:
     limits: str
     command: str
     parent: str | None = None
-    calibration: Calibration | None = None
+    inherited: Inherited | None = None
     sides: Sides = field(default_factory=Sides)
     int8: bool = False
+    battery: int = 0
+    unknowns: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,14 +111,20 @@ class Run:
         observer: Observer = Observer(),
         splits: dict[Protocol, list[Split]] | None = None,
         preprocessing: Preprocessing | None = None,
+        held_out: Indices | None = None,
     ) -> None:
+        """`held_out`: slices of patients that are kept for another day: nothing learns from them or is tested on them.
+
+        Where they are given, `splits` are, and all slices that are not held out are learned from.
+        """
         self.recipe = recipe
         self.data = data
         self.preprocessing = preprocessing or Preprocessing(size=data.images.shape[-1])
         self._cache = cache
         self._observer = observer
         seed = recipe.schedule.seed
-        self._chosen = balanced(data, recipe.balance, seed)
+        self._held_out = np.zeros(0, dtype=np.int64) if held_out is None else held_out
+        self._chosen = np.setdiff1d(balanced(data, recipe.balance, seed), self._held_out)
         self._splits = splits if splits is not None else self._draw(seed)
         self._network = make_network(recipe.architecture, len(data.classes), recipe.start, seed)
         if recipe.start.kind == "scratch" and recipe.fine_tune == "last":
@@ -130,12 +151,19 @@ class Run:
         protocol = self.recipe.protocol
         measured: dict[Protocol, Measured] = {}
         measured[protocol], kept = self._measure(protocol, checkpoints)
+        own = measured[protocol]
+        if own.uncalibrated and not own.calibration.guard.missing and not kept.course.interrupted:
+            shutil.rmtree(checkpoints)  # with fewer patients it would know nobody anyway, and chance may have done it
+            raise UncalibratedError(own.uncalibrated)
         if len(self._splits[protocol]) > 1:  # every patient was tested: the network that serves learns from all of them
             self._observer.on_stage("All patients")
             kept = self._learner.fit(
                 self._chosen, self._chosen[:0], epochs=measured[protocol].epochs,
                 checkpoint=checkpoints / "all.pt", progress=self._observer.progress,
             )  # fmt: skip
+        inherited = self.recipe.inherited
+        if inherited is not None and measured[protocol].calibrated_on == "the parent's patients":
+            kept = replace(kept, familiarity=inherited.familiarity)
         interrupted = kept.course.interrupted
         with suppress(KeyboardInterrupt):  # Ctrl-C: what is there is kept, nothing more is begun
             for other in () if interrupted else (name for name in self._splits if name != protocol):
@@ -156,6 +184,11 @@ class Run:
             int8=(self._chosen if len(splits) > 1 else splits[0].training) if int8 else None,
             progress=self._observer.on_count,
         )  # fmt: skip
+        if self.recipe.battery and not interrupted:
+            self._observer.on_stage("Unknowns")
+            bundle = ask_bundle(
+                bundle, exams=self.recipe.battery, unknowns=self.recipe.unknowns, progress=self._observer.on_count
+            )
         if not interrupted:
             shutil.rmtree(checkpoints)
         return Trained(bundle, measured, sentence, parameter_count(kept.network))
@@ -169,7 +202,8 @@ class Run:
         self._observer.on_stage("By slice" if protocol == "study" else "By patient")
         return measure(
             self._learner, self._splits[protocol], protocol,
-            calibration=self.recipe.calibration, checkpoints=checkpoints, progress=self._observer.progress,
+            inherited=None if self.recipe.inherited is None else self.recipe.inherited.calibration,
+            select=self.recipe.schedule.select, checkpoints=checkpoints, progress=self._observer.progress,
         )  # fmt: skip
 
     def _draw(self, seed: int) -> dict[Protocol, list[Split]]:
@@ -246,7 +280,7 @@ class Run:
         """Hash of everything that decides what this run makes."""
         start, data = self.recipe.start.file, self.data
         identity = {
-            **{name: value for name, value in asdict(self.recipe).items() if name not in ("command", "sides")},
+            **{name: value for name, value in asdict(self.recipe).items() if name not in _NOT_OF_THE_RUN},
             "start": None if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
             # The splits follow the patients and the order of the slices, not only what the slices show.
             "rows": list(zip(data.digests, data.kinds, data.patients, data.exams, strict=True)),
@@ -290,12 +324,16 @@ class Run:
             },
             command=recipe.command,
             parent=recipe.parent,
+            guard=calibration.guard,
         )
 
     def _sides(self, splits: Sequence[Split]) -> Sides:
         """Who stood on which side of the split; after a cross-validation all were learned from."""
         if len(splits) > 1:
-            return self.recipe.sides.including({"training": self.data.patients[self._chosen].tolist()})
+            names = self.data.patients
+            return self.recipe.sides.including(
+                {"training": names[self._chosen].tolist(), "test": names[self._held_out].tolist()}
+            )
         (only,) = splits
         parts = {"test": only.test, "validation": only.validation, "training": only.training}
         return self.recipe.sides.including({name: self.data.patients[rows].tolist() for name, rows in parts.items()})

@@ -8,13 +8,15 @@ import numpy as np
 
 from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
+from models.familiarity import load_familiarity
+from training.battery import EXAMS
+from training.calibration import Calibration
 from training.dataset import LabelledSlices
 from training.errors import DatasetError
-from training.experiment import Calibration
 from training.fitting import Schedule
 from training.learners import Views
-from training.protocols import Indices, Split
-from training.recipe import FineTune, Observer, Recipe, Run, checkpoint_folder
+from training.protocols import Indices, Split, patient_splits
+from training.recipe import FineTune, Inherited, Observer, Recipe, Run, checkpoint_folder
 from training.sides import Sides
 from training.weights import Start
 
@@ -47,10 +49,15 @@ def retrain(
     command: str,
     observer: Observer,
     int8: bool = False,
+    battery: int = EXAMS,
+    unknowns: Path | None = None,
 ) -> tuple[Bundle, Indices]:
     """Train a candidate from the active model's weights; return it with the indices of the held-out slices.
 
-    A run that was stopped is gone on with; one that was finished is taken as it is.
+    It is calibrated, and its guard made, by a cross-validation of those that it learns from: the held-out ones compare
+    it with the parent, and must not have had a say. Where they are too few the parent's guard and calibration hold as
+    long as the features are the parent's. A run that was stopped is gone on with; one that was finished is taken as it
+    is.
     """
     sides = Sides.of(active)
     parts = split(data, sides)
@@ -75,10 +82,15 @@ def retrain(
         command=command,
         parent=active.sha256,
         sides=sides,
-        calibration=Calibration(description.temperature, description.operating_point),
+        inherited=_inherited(active) if fine_tune == "last" else None,
         int8=int8,
+        battery=battery,
+        unknowns=unknowns,
     )
-    run = Run(recipe, data, cache, observer, splits={"patient": [parts]}, preprocessing=description.preprocessing)
+    run = Run(
+        recipe, data, cache, observer, splits={"patient": _folds(data, parts, recipe.schedule.seed)},
+        preprocessing=description.preprocessing, held_out=parts.test,
+    )  # fmt: skip
     resume = run.resumable(output)
     if not resume:
         shutil.rmtree(checkpoint_folder(output), ignore_errors=True)  # of other data, or another parent
@@ -91,6 +103,24 @@ def retrain(
         shutil.rmtree(output)
         raise KeyboardInterrupt
     return candidate, parts.test
+
+
+def _folds(data: LabelledSlices, parts: Split, seed: int) -> list[Split]:
+    """Return a cross-validation of the patients that are learned from; where they are too few, the one split."""
+    try:
+        return patient_splits(data, np.sort(np.concatenate([parts.training, parts.validation])), None, seed)
+    except DatasetError:
+        return [parts]
+
+
+def _inherited(active: Bundle) -> Inherited | None:
+    description = active.description
+    if description.guard is None:
+        return None
+    return Inherited(
+        Calibration(description.temperature, description.operating_point, description.guard),
+        load_familiarity(active.familiarity),
+    )
 
 
 def _finished(output: Path, parent: str, data: LabelledSlices) -> Bundle | None:

@@ -1,7 +1,7 @@
 """The stage between queue and result: select, decode, mask, classify, decide. Slices stream; no volume is held."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from models.activation import contrast
 from models.classifier import Classifier, SliceOutput
 from models.lung_mask import Lungs
-from models.verdict import ExamVerdict
+from models.verdict import Coverage, ExamVerdict
 from pacs.errors import Rejected
 from pacs.report.content import polygon_area
 from pacs.selection import select
 from pacs.series import SeriesHeader, SourceSlice
+from training.phantom import is_phantom
 from worker.preparation import Preparation, PreparedSlice
 from worker.scheduling import computing
 from worker.version import __version__
@@ -73,12 +74,14 @@ def classify_series(
     alive: Callable[[], None] = lambda: None,
     alive_seconds: float = 30.0,
     careful: bool = False,
+    missing: int = 0,
 ) -> ClassifiedExam:
     """Classify the series in `paths`. Raises Rejected where it is not an axial chest CT with lungs.
 
     `check_header` may refuse the series by raising Rejected. `alive` is called while slices come through, about
     every `alive_seconds`, and may raise to end the work. `careful`: slices are decoded in a process of their
-    own, since a worker has died of this series before.
+    own, since a worker has died of this series before. missing: how many images of the series are known not to have
+    come.
     """
     started = time.monotonic()
 
@@ -97,7 +100,11 @@ def classify_series(
         if all(image.note for image in slices):
             raise Rejected("undecodable", f"No slice could be decoded. {(slices[0].note or '').rstrip('.')}.")
         raise Rejected("no_lungs", "No slice shows enough lung.")
-    verdict = classifier.decide(work.outputs)
+    verdict = classifier.decide(
+        work.outputs,
+        phantom=is_phantom(selection.header.series_uid, preparation.series.slices),
+        coverage=coverage(slices, missing + len(preparation.series.unreadable)),
+    )
     corrupt = sum(image.note is not None for image in slices)
     notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
     return ClassifiedExam(
@@ -109,6 +116,18 @@ def classify_series(
         precision=classifier.precision,
         seconds=time.monotonic() - started,
     )
+
+
+def coverage(slices: Sequence[ClassifiedSlice], missing: int) -> Coverage:
+    """Return how much of the lungs was classified. missing: images that are not here, or are unreadable.
+
+    What could not be decoded, or is not here, may show lung.
+    """
+    classified = [image for image in slices if image.probabilities is not None]
+    unseen = sum(image.note is not None for image in slices) + missing
+    positions = [image.source.position_mm for image in classified if image.source.position_mm is not None]
+    extent = max(positions) - min(positions) if len(positions) == len(classified) and positions else None
+    return Coverage(len(classified) / max(1, len(classified) + unseen), extent)
 
 
 class _Work:

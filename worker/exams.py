@@ -30,7 +30,10 @@ NOT_PREFERRED = "not_preferred"
 
 @dataclass(frozen=True)
 class Claim:
-    """An exam that this worker classifies; `paths` are those of all its instances. attempts: with this one."""
+    """An exam that this worker classifies; `paths` are those of all its instances. attempts: with this one.
+
+    missing: how many instances the PACS has of it that did not come.
+    """
 
     series_id: int
     series_uid: str
@@ -40,6 +43,7 @@ class Claim:
     paths: tuple[Path, ...]
     lease: timedelta
     attempts: int
+    missing: int = 0
 
 
 def waiting(moment: datetime, *, together: timedelta | None = None) -> Any:
@@ -100,6 +104,7 @@ def claim(
             paths=instance_paths(session, series, data_dir),
             lease=lease,
             attempts=series.attempts,
+            missing=max(0, (series.expected_count or 0) - series.instance_count),
         )
 
 

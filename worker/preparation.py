@@ -66,6 +66,14 @@ class Preparation:
         self._paths, self._preprocessing, self._careful = paths, preprocessing, careful
         self._check, self._select = check, select
         self._selection: Selection | None = None
+        self._series: Series | None = None
+
+    @property
+    def series(self) -> Series:
+        """The headers of all images, when all have come."""
+        if self._series is None:
+            raise RuntimeError("The slices were not asked for.")
+        return self._series
 
     @property
     def selection(self) -> Selection:
@@ -94,7 +102,7 @@ class Preparation:
     def _chosen(self) -> Sequence[SourceSlice]:
         series = read_series(self._paths)
         self._check(series.header)
-        self._selection = self._select(series)
+        self._series, self._selection = series, self._select(series)
         return self._selection.slices
 
     def _as_they_come(self) -> Iterator[SourceSlice]:
@@ -125,7 +133,7 @@ class Preparation:
         series = reader.series()  # that it is of several patients is said first
         if refused is not None:
             raise refused
-        self._selection = self._select(series)
+        self._series, self._selection = series, self._select(series)
         yield from (image for image in self._selection.slices if image not in begun)
 
 

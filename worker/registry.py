@@ -3,9 +3,10 @@
 import shutil
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.exc import IntegrityError
@@ -18,7 +19,32 @@ from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
 from worker.tables import ModelVersion, Promotion
 
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+
 DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a bundle is asked when it comes without answers. exams: of each kind. unknowns: the site's own exams."""
+
+    exams: int = 30
+    unknowns: Path | None = None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+    def answers(self, bundle: Bundle) -> dict[str, Any] | None:
+        """Open a bundle as a worker would, and return its answers; None of one without a guard. Raises BundleError."""
+        from models.classifier import Classifier  # OpenVINO, which a command that lists needs not
+        from training.battery import ask, is_current
+
+        classifier = Classifier(bundle, asked=True)
+        held = bundle.description.battery
+        if held is not None and is_current(held):
+            return dict(held)
+        if bundle.description.guard is None:
+            return None
+        return ask(classifier, exams=self.exams, unknowns=self.unknowns, progress=self.progress).as_json()
 
 
 class Registry:
@@ -30,15 +56,30 @@ class Registry:
         self._data_dir = data_dir
         self._pinned = pinned
 
-    def import_bundle(self, source: str, *, actor: str) -> ModelVersion:
+    def import_bundle(
+        self,
+        source: str,
+        *,
+        actor: str,
+        despite: str = "",
+        questions: Questions = Questions(),
+    ) -> ModelVersion:
         """Import the bundle in a folder, or the bundled one by the name `demo`; the first becomes active.
 
-        Importing the same bundle again changes nothing. Raises BundleError or WorkerError.
+        It is opened as a worker would, and asked what it says of what it must not name unless it holds the answers. One
+        that fails there does not become active but `despite` it all, with a reason. Importing the same bundle again
+        changes nothing. Raises BundleError or WorkerError.
         """
         folder = Path(source)
         if source == DEMO and not folder.is_dir():
             folder = demo_bundle()
         bundle = open_bundle(folder)
+        with self._database.read() as session:
+            known = _by_sha256(session, bundle.sha256)
+        if known is not None:
+            self._keep(bundle)
+            return known
+        battery = questions.answers(bundle)
         path = self._keep(bundle)
         description = bundle.description
         try:
@@ -58,13 +99,15 @@ class Registry:
                     active=False,
                     imported_at=now(),
                     imported_by=actor[:128],
+                    battery=battery,
                 )
                 first = session.scalar(select(ModelVersion.id).limit(1)) is None
                 session.add(version)
                 session.flush()
                 audit.record(session, "model imported", f"{version.name} {version.version}", actor=actor)
-                if first:
-                    _activate(session, version, actor=actor, reason="the first model")
+                if first and (may_serve(version) or despite):
+                    _serve_despite(session, version, despite, actor=actor)
+                    _activate(session, version, actor=actor, reason=despite or "the first model")
         except IntegrityError as error:
             raise WorkerError(
                 f"Another bundle is imported as {description.name} {description.version} already: "
@@ -77,9 +120,10 @@ class Registry:
         if self._pinned is None:
             return session.scalar(select(ModelVersion).where(ModelVersion.active))
         try:
-            return self.find(session, self._pinned)
+            pinned = self.find(session, self._pinned)
         except WorkerError:  # none, or several of which none was promoted
             return None
+        return pinned if may_serve(pinned) else None
 
     def find(self, session: Session, name: str) -> ModelVersion:
         """Return a version by `name`, `name version` or the start of its checksum. Raises NotFoundError.
@@ -115,10 +159,11 @@ class Registry:
         with self._database.read() as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.id.desc())))
 
-    def promote(self, name: str, *, actor: str, reason: str = "") -> ModelVersion:
-        """Make a version the active one.
+    def promote(self, name: str, *, actor: str, reason: str = "", despite: str = "") -> ModelVersion:
+        """Make a version the active one. despite: why, although it named what it must not.
 
-        Raises NotFoundError, BundleError where it does not open, WorkerError for the plain name of several versions.
+        Raises NotFoundError, BundleError where it does not open, WorkerError for the plain name of several versions,
+        and for one that named what it must not.
         """
         with self._database.write() as session:
             chosen = self.find(session, name)
@@ -127,8 +172,14 @@ class Registry:
                 raise WorkerError(
                     f"There are {len(same)} models {name}: name the version too, as '{name} {chosen.version}'."
                 )
-            self._check(chosen)
-            _activate(session, chosen, actor=actor, reason=reason)
+            if not may_serve(chosen) and not despite:
+                raise WorkerError(
+                    f"{chosen.name} {chosen.version} is not made active: {(chosen.battery or {})['sentence']} "
+                    'Whoever wants it nevertheless says why, with --despite "why"; all that it makes will say so.'
+                )
+            self.classifier(chosen)
+            _serve_despite(session, chosen, despite, actor=actor)
+            _activate(session, chosen, actor=actor, reason=reason or despite)
         return chosen
 
     def promote_after(
@@ -143,9 +194,9 @@ class Registry:
         """Make a version active if `expected` still is, and do `also` with it; say whether."""
         with self._database.write() as session:
             active = session.scalar(select(ModelVersion).where(ModelVersion.active).with_for_update(of=ModelVersion))
-            if active is None or active.id != expected.id:
+            if active is None or active.id != expected.id or not may_serve(chosen):
                 return False
-            self._check(chosen)
+            self.classifier(chosen)
             _activate(session, chosen, actor=actor, reason=reason)
             also(session)
         return True
@@ -160,7 +211,7 @@ class Registry:
             if last is None or last.previous_id is None:
                 raise WorkerError("No model was active before this one: there is nothing to go back to.")
             before = session.get_one(ModelVersion, last.previous_id)
-            self._check(before)
+            self.classifier(before)
             last.undone_at = now()
             _switch(session, before)
             audit.record(session, "model rolled back", f"{before.name} {before.version}", actor=actor)
@@ -179,11 +230,11 @@ class Registry:
         """Return where a version's bundle lies."""
         return self._data_dir / version.path
 
-    def _check(self, version: ModelVersion) -> None:
-        """Open a version as a worker would. Raises BundleError."""
+    def classifier(self, version: ModelVersion) -> "Classifier":
+        """Open a version. Raises BundleError."""
         from models.classifier import Classifier  # OpenVINO, which a command that lists needs not
 
-        Classifier.open(self.folder(version))
+        return Classifier.open(self.folder(version), asked=version.battery is not None)
 
     def _keep(self, bundle: Bundle) -> Path:
         """Copy the bundle's files to their place under `data_dir`, all or none."""
@@ -208,6 +259,22 @@ class Registry:
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
         return target
+
+
+def may_serve(version: ModelVersion) -> bool:
+    """Whether a version may classify: it passed its battery, or somebody said why it may nevertheless.
+
+    What was imported before there was a battery has no guard, and abstains on everything.
+    """
+    return version.battery is None or version.battery["passed"] is True or version.despite is not None
+
+
+def _serve_despite(session: Session, version: ModelVersion, despite: str, *, actor: str) -> None:
+    """Keep why a version may classify that failed its battery; one that passed needs no reason."""
+    if despite and not may_serve(version):
+        version.despite = despite
+        name = f"{version.name} {version.version}"
+        audit.record(session, "model allowed despite its battery", name, actor=actor, reason=despite)
 
 
 def _by_sha256(session: Session, sha256: str) -> ModelVersion | None:
@@ -262,4 +329,6 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
         "imported_at": version.imported_at.isoformat(),
         "imported_by": version.imported_by,
         "metrics": version.metrics,
+        "battery": version.battery,
+        "despite": version.despite,
     }

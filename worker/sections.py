@@ -176,11 +176,17 @@ class AuditSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """`[training]`: the data that models are trained on, and where they start."""
+    """`[training]`: the data that models are trained on, where they start, and what they are asked about.
+
+    battery: how many exams of each kind that a model must not name; with fewer than 30 none passes. unknowns: a folder
+    of the site's own exams that are none of a model's business.
+    """
 
     dataset: Path | None = None
     weights: Path | None = None
     int8: bool = True
+    battery: Annotated[int, Field(ge=0)] = 30
+    unknowns: Path | None = None
 
 
 class PeerSettings(_Section):

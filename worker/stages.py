@@ -114,6 +114,7 @@ class ClassificationStage:
                 alive=lambda: self._keep(held),
                 alive_seconds=self._lease.total_seconds() / 4,
                 careful=held.attempts > 1,
+                missing=held.missing,
             )
             self._store(held, result, classifier, model, chosen[0])
         except Rejected as error:
@@ -188,7 +189,7 @@ class ClassificationStage:
             if self._loaded is not None and self._loaded[0].bundle_sha256 == model.bundle_sha256:
                 return self._loaded
             try:
-                self._loaded = model, Classifier.open(self._registry.folder(model))
+                self._loaded = model, self._registry.classifier(model)
             except ModelError as error:
                 if self._broken != model.bundle_sha256:
                     self._broken = model.bundle_sha256

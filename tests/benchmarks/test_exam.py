@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, generate_uid
+from pydicom.uid import UID, JPEG2000Lossless, generate_uid
 from sqlalchemy import select
 
 from models.classifier import Classifier
@@ -21,6 +21,7 @@ from tests.benchmarks.conftest import Figures
 from tests.installation import Installation
 from tests.servers import Orthanc, need
 from training.phantom import write_phantoms
+from training.phantom.mark import phantom_uid
 from worker.classification import classify_series
 from worker.database import Database
 from worker.registry import demo_bundle
@@ -49,9 +50,11 @@ def another_exam(slices: list[Path], folder: Path, count: int) -> str:
         x, y, z = dataset.ImagePositionPatient
         number = int(dataset.InstanceNumber)
         for copy in range(copies):
-            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
             dataset.ImagePositionPatient = [x, y, round(float(z) + 0.1 * copy, 3)]
             dataset.InstanceNumber = number * copies + copy
+            # As a phantom's own rule has it, or the demo model would say nothing of it.
+            sop_uid = UID(phantom_uid(series, number * copies + copy))
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = sop_uid
             dataset.save_as(folder / f"{number:04}-{copy}.dcm")
     return series
 

@@ -14,6 +14,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from training.phantom import write_phantoms
+from training.phantom.mark import phantom_uid
 
 _ROOT = "1.2.826.0.1.3680043.10.1561"
 _LINGER_SECONDS = 4.0
@@ -74,12 +75,15 @@ def _series(folder: Path, seed: int, index: int, masters: Sequence[Path]) -> Ite
         dataset.PixelData = pixels.tobytes()
         dataset.PatientID, dataset.PatientName = patient, f"Chaos^{index}"
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"{series}.{number}")
+        dataset.InstanceNumber = number
+        # As a phantom's own rule has it, or the demo model would say nothing of it.
+        sop_uid = phantom_uid(series, number)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(sop_uid)
         dataset.ImageComments = f"{seed} {index} {number}"  # no two alike
         path = folder / f"{index:04d}" / f"{number:04d}.dcm"
         dcmwrite(path, dataset, enforce_file_format=True)
         digest = hashlib.sha256(dataset_bytes(path)).hexdigest()
-        yield Sent(f"{series}.{number}", series, study, patient, path, digest)
+        yield Sent(sop_uid, series, study, patient, path, digest)
 
 
 class Sender:

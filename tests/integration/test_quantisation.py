@@ -4,6 +4,7 @@ import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,8 +73,9 @@ def test_what_passes_the_gate_serves(bundle: Bundle, tmp_path: Path, monkeypatch
     monkeypatch.setattr(quantisation, "MOST_DIFFERENCE", 0.5)
     decide = Classifier.decide
     monkeypatch.setattr(
-        Classifier, "decide", lambda self, outputs: replace(decide(self, outputs), verdict="UIP", reason_code="")
-    )
+        Classifier, "decide",
+        lambda self, outputs, **known: replace(decide(self, outputs, **known), verdict="UIP", reason_code=""),
+    )  # fmt: skip
     monkeypatch.setattr("models.classifier.multiplies_int8", lambda: True)
     made = quantise_bundle(bundle, tmp_path / "int8", tiny_data(), version="2", seed=0)
     gate = made.description.quantisation
@@ -109,8 +111,8 @@ def test_what_does_not_pass_is_not_kept(
         monkeypatch.setattr(quantisation, "MOST_DIFFERENCE", 1.0)
         decide = Classifier.decide
 
-        def other(self: Classifier, outputs: object) -> object:
-            decided = replace(decide(self, outputs), verdict="indeterminate", reason_code="unfamiliar")  # type: ignore[arg-type]
+        def other(self: Classifier, outputs: Any, **known: Any) -> object:
+            decided = replace(decide(self, outputs, **known), verdict="indeterminate", reason_code="unfamiliar")
             if self.precision != "int8" or fails == "no verdicts":
                 return decided
             return replace(decided, verdict="UIP") if fails == "verdict" else replace(decided, reason_code="undecided")

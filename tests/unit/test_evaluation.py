@@ -1,6 +1,7 @@
 """Figures of predictions against values worked out by hand or by other means."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from models.familiarity import Familiarity, load_familiarity
+from models.guard import Guard
 from models.verdict import OperatingPoint
 from training.calibration import (
+    UncalibratedError,
     abstention_curve,
+    calibrate,
     choose_operating_point,
     expected_calibration_error,
     fit_temperature,
@@ -20,6 +24,8 @@ from training.familiarity import fit_familiarity
 from training.metrics import area_under_curve, brier_scores, exam_figures, slice_accuracy, slice_figures, with_interval
 from training.outcomes import exam_verdicts
 from training.predictions import Predictions
+
+KNOWN = Guard("patients", {"UIP": 20, "NSIP": 20}, {"UIP": 2.0, "NSIP": 2.0})
 
 
 def said(
@@ -34,12 +40,13 @@ def said(
     return Predictions(
         classes=("UIP", "NSIP"),
         logits=np.log(np.stack([uip, 1 - uip], axis=1)),
-        distances=np.array(distances or [1.0] * len(kinds)),
+        distances=np.tile(np.array(distances or [1.0] * len(kinds))[:, None], (1, 2)),
         indices=np.arange(len(kinds)),
         labels=np.array([{"UIP": 0, "NSIP": 1}.get(kind, -1) for kind in kinds]),
         kinds=np.array(kinds),
         patients=names,
         exams=names,
+        phantoms=np.zeros(len(kinds), dtype=bool),
     )
 
 
@@ -91,6 +98,7 @@ def test_temperature_undoes_overconfidence() -> None:
     shouted = Predictions(
         overconfident.classes, honest * 3, overconfident.distances, overconfident.indices, labels,
         np.array(["UIP", "NSIP"])[labels], overconfident.patients, overconfident.exams,
+        overconfident.phantoms,
     )  # fmt: skip
     temperature = fit_temperature(shouted)
     assert temperature == pytest.approx(3, rel=0.1)
@@ -120,8 +128,8 @@ def test_a_perfect_figure_of_few_patients_does_not_claim_certainty() -> None:
 
 def test_exam_figures_count_abstentions_and_background() -> None:
     predictions = said([0.9, 0.55, 0.1, 0.95, 0.9], ["UIP", "UIP", "NSIP", "NSIP", "normal"], distances=[1, 1, 1, 1, 9])
-    point = OperatingPoint(commit=0.6, min_slices=1, max_distance=2.0)
-    figures = exam_figures(exam_verdicts(predictions, point), predictions.classes)
+    point = OperatingPoint(commit=0.6, min_slices=1)
+    figures = exam_figures(exam_verdicts(predictions, point, KNOWN), predictions.classes)
     assert figures["exams"] == 4
     assert figures["coverage"]["value"] == 0.75
     assert figures["accuracy_of_decided"]["value"] == pytest.approx(2 / 3, abs=1e-4)
@@ -132,20 +140,64 @@ def test_exam_figures_count_abstentions_and_background() -> None:
 def test_the_operating_point_keeps_clear_of_what_it_must_not_name() -> None:
     kinds = ["UIP"] * 10 + ["NSIP"] * 10 + ["normal"] * 10
     certain = [0.9] * 10 + [0.1] * 10 + [0.66] * 10
-    point = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [1.1] * 10))
+    point = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [1.1] * 10), KNOWN)
     assert 0.70 < point.commit < 0.88
-    assert point.max_distance == 1.0
-    lax = choose_operating_point(said(certain[:20], kinds[:20]))
+    lax = choose_operating_point(said(certain[:20], kinds[:20]), KNOWN)
     assert 0.6 <= lax.commit < 0.9
-    assert choose_operating_point(said([0.9, 0.1], ["UIP", "NSIP"])).max_distance is None
+    # Whom the guard keeps silent about asks for nothing.
+    strange = choose_operating_point(said(certain, kinds, distances=[1.0] * 20 + [2.1] * 10), KNOWN)
+    assert strange.commit == lax.commit
 
 
-def test_the_limit_of_distance_keeps_the_exam_that_sets_it() -> None:
-    distances = [1.62084 - 0.1 * number for number in range(8)]
-    predictions = said([0.9] * 4 + [0.1] * 4, ["UIP"] * 4 + ["NSIP"] * 4, distances=distances)
-    point = choose_operating_point(predictions)
-    assert point.max_distance is not None
-    assert point.max_distance >= 1.62084
+def test_limits_come_from_the_farthest_exam_of_each_patient() -> None:
+    kinds = ["UIP"] * 40 + ["NSIP"] * 40
+    patients = [f"u{number // 2}" for number in range(40)] + [f"n{number // 2}" for number in range(40)]
+    distances = [1.0, 5.0] * 20 + [0.5, 0.25] * 20
+    given = said([0.9] * 39 + [0.4] + [0.1] * 39 + [0.6], kinds, patients, distances)
+    guard = calibrate(given).guard
+    assert guard == Guard("patients", {"UIP": 20, "NSIP": 20}, {"UIP": 5.0, "NSIP": 0.5})
+    few = calibrate(given.rows(np.arange(80) >= 4)).guard
+    assert (few.limits, few.missing) == (None, {"UIP": 1})
+    assert calibrate(given, reproduces=True).guard.reproduces
+
+
+def test_phantoms_never_count_where_patients_are_to_be_known() -> None:
+    kinds = ["UIP"] * 40 + ["NSIP"] * 40
+    half = np.arange(80) % 2 == 0
+    both = replace(said([0.9] * 39 + [0.4] + [0.1] * 39 + [0.6], kinds), phantoms=half)
+    # Twenty patients a class are enough: they alone count.
+    assert calibrate(both).guard.patients == {"UIP": 20, "NSIP": 20}
+    assert calibrate(both).guard.knows == "patients"
+    # Fifteen of NSIP are not: then it is the phantoms that are known, and patients count for nothing.
+    fewer = both.rows((np.arange(80) < 70) | half)
+    guard = calibrate(fewer).guard
+    assert (guard.knows, guard.patients) == ("phantoms", {"UIP": 20, "NSIP": 20})
+    alone = calibrate(fewer.rows(~fewer.phantoms)).guard
+    assert (alone.knows, alone.limits, alone.missing) == ("patients", None, {"NSIP": 4})
+
+
+def test_answers_that_have_nothing_to_do_with_the_truth_cannot_be_calibrated() -> None:
+    inverted = said([0.1] * 20 + [0.9] * 20, ["UIP"] * 20 + ["NSIP"] * 20)
+    with pytest.raises(UncalibratedError, match="they say nothing of the class"):
+        calibrate(inverted)
+
+
+def test_few_patients_that_are_all_right_do_not_make_the_model_sure() -> None:
+    def certainty(patients: int) -> float:
+        every = said([0.9] * patients + [0.1] * patients, ["UIP"] * patients + ["NSIP"] * patients)
+        return float(every.scaled(fit_temperature(every)).probabilities.max())
+
+    assert certainty(8) == pytest.approx(9 / 10, abs=1e-3)
+    assert certainty(40) == pytest.approx(41 / 42, abs=1e-3)
+
+
+def test_every_patient_weighs_the_same() -> None:
+    """Nine slices of one patient who is wrong weigh no more than one slice of another."""
+    kinds = ["UIP"] * 10 + ["NSIP"] * 10
+    once = said([0.8] * 9 + [0.2] + [0.2] * 9 + [0.8], kinds)
+    names = [f"u{n}" for n in range(10)] + ["u9"] * 8 + [f"n{n}" for n in range(10)]
+    again = said([0.8] * 9 + [0.2] * 9 + [0.2] * 9 + [0.8], ["UIP"] * 18 + ["NSIP"] * 10, names)
+    assert fit_temperature(again) == pytest.approx(fit_temperature(once), rel=0.01)
 
 
 def test_coverage_falls_and_accuracy_rises_along_the_abstention_curve() -> None:
@@ -179,16 +231,33 @@ def test_distances_tell_strangers_from_the_exams_of_training(tmp_path: object) -
     features = np.concatenate(shown)
     labels = np.repeat(np.arange(60) % 2, 6)
     exams = np.repeat([f"e{number}" for number in range(60)], 6)
-    familiarity = fit_familiarity(features, labels, exams)
-    usual = [familiarity.distance(exam(number % 2)) for number in range(40)]
+    familiarity = fit_familiarity(features, labels, exams, 2)
+    usual = [familiarity.distances(exam(number % 2)).min() for number in range(40)]
     stranger = exam(0)
     stranger[:, 20] += 25
     between = exam(0)
     between[:, 0] += 5
     assert 0.7 < np.median(usual) < 2
-    assert familiarity.distance(stranger) > 2 * max(usual)
-    assert familiarity.distance(between) > np.median(usual)
+    assert familiarity.distances(stranger).min() > 2 * max(usual)
+    assert familiarity.distances(between).min() > np.median(usual)
     assert isinstance(familiarity, Familiarity)
+
+
+def test_the_number_of_slices_does_not_move_the_distance() -> None:
+    rng = np.random.default_rng(3)
+    shown = [rng.normal(0, 0.3, 60) + rng.normal(0, 2, (12, 60)) for _ in range(40)]
+    features = np.concatenate(shown).astype(np.float32)
+    exams = np.repeat([f"e{number}" for number in range(40)], 12)
+    familiarity = fit_familiarity(features, np.repeat(np.arange(40) % 2, 12), exams, 2)
+
+    def usual(slices: int) -> float:
+        drawn = [(rng.normal(0, 0.3, 60) + rng.normal(0, 2, (slices, 60))).astype(np.float32) for _ in range(60)]
+        return float(np.mean([familiarity.distances(exam).min() for exam in drawn]))
+
+    many = [usual(slices) for slices in (8, 13, 40, 300)]
+    assert max(many) < 1.1 * min(many), many
+    # Of fewer slices a mean is less sure, and the exam lies farther.
+    assert usual(3) > 1.2 * max(many)
 
 
 def test_distances_come_back_from_disk(tmp_path: object) -> None:
@@ -198,9 +267,9 @@ def test_distances_come_back_from_disk(tmp_path: object) -> None:
 
     file = Path(str(tmp_path)) / "familiarity.npz"
     features = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
-    made = fit_familiarity(features, np.arange(12) % 2, np.array([f"e{n // 2}{n % 2}" for n in range(12)]))
+    made = fit_familiarity(features, np.arange(12) % 2, np.array([f"e{n // 2}{n % 2}" for n in range(12)]), 2)
     made.save(file)
-    assert load_familiarity(file).distance(features) == pytest.approx(made.distance(features))
+    assert load_familiarity(file).distances(features) == pytest.approx(made.distances(features))
     file.write_bytes(b"garbage")
     with pytest.raises(BundleError):
         load_familiarity(file)
@@ -210,5 +279,5 @@ def test_temperature_does_not_sharpen_what_must_stay_undecided() -> None:
     # Named slices alone would ask for a temperature near 0.
     named = said([0.8] * 50 + [0.2] * 50, ["UIP"] * 50 + ["NSIP"] * 50)
     with_background = said([0.8] * 50 + [0.2] * 50 + [0.6] * 100, ["UIP"] * 50 + ["NSIP"] * 50 + ["normal"] * 100)
-    assert fit_temperature(named) < 0.3
+    assert fit_temperature(named) < 0.4
     assert 0.4 < fit_temperature(with_background) < 1.0

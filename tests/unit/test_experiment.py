@@ -8,10 +8,13 @@ import pytest
 from torch import nn
 
 from models.familiarity import Familiarity
+from models.guard import Guard
+from models.verdict import OperatingPoint
 from tests.slices import labelled_slices
 from training import experiment
+from training.calibration import Calibration, calibrate
 from training.dataset import LabelledSlices
-from training.experiment import Calibration, measure, verdict_on_split
+from training.experiment import best_for_all, measure, verdict_on_split
 from training.fitting import UNWATCHED, Course, Epoch, Progress
 from training.learners import Fitted
 from training.predictions import Predictions, predictions
@@ -51,23 +54,26 @@ class Oracle:
         logits = np.eye(2)[self._data.labels[indices]] * 4.0
         if self._known is not None:
             logits[~np.isin(indices, self._known)] = [3.0, 0.0]
-        return predictions(self._data, indices, logits, np.ones(len(indices)))
+        return predictions(self._data, indices, logits, np.ones((len(indices), 2)))
 
 
 @pytest.fixture
 def data() -> LabelledSlices:
-    return labelled_slices({"UIP": {f"u{n}": 6 for n in range(5)}, "NSIP": {f"n{n}": 6 for n in range(5)}}, size=4)
+    return of_patients(5)
 
 
-def test_a_fold_is_calibrated_without_the_patients_in_its_test(
-    data: LabelledSlices, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def of_patients(count: int) -> LabelledSlices:
+    return labelled_slices({kind: {f"{kind}{n}": 6 for n in range(count)} for kind in ("UIP", "NSIP")}, size=4)
+
+
+def test_a_fold_is_calibrated_without_the_patients_in_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = of_patients(25)
     asked: list[set[str]] = []
-    original = experiment.calibrate
+    original = calibrate
 
-    def listening(validation: Predictions) -> Calibration:
-        asked.append(set(validation.patients.tolist()))
-        return original(validation)
+    def listening(untouched: Predictions, *, reproduces: bool = False) -> Calibration:
+        asked.append(set(untouched.patients.tolist()))
+        return original(untouched, reproduces=reproduces)
 
     monkeypatch.setattr(experiment, "calibrate", listening)
     splits = patient_splits(data, np.arange(len(data)), None, 0)
@@ -78,8 +84,9 @@ def test_a_fold_is_calibrated_without_the_patients_in_its_test(
     for patients, split in zip(asked[1:], splits, strict=True):
         assert patients == everybody - set(data.patients[split.test].tolist())
     assert sorted(measured.test.indices) == list(range(len(data)))
-    assert len(measured.exams) == 10
-    assert measured.calibrated_on == "validation slices"
+    assert len(measured.exams) == 50
+    assert all(exam.verdict == exam.truth for exam in measured.exams)
+    assert measured.calibrated_on == "patients that no network had seen"
 
 
 def test_a_split_by_slice_that_flatters_is_said_to(data: LabelledSlices) -> None:
@@ -102,14 +109,46 @@ def test_ctrl_c_in_the_midst_of_a_cross_validation_keeps_no_figures(data: Labell
     assert measured.courses[0].interrupted
 
 
-def test_without_validation_the_parents_calibration_holds(data: LabelledSlices) -> None:
-    splits = patient_splits(data, np.arange(len(data)), 2, 0)
-    assert not len(splits[0].validation)
-    from models.verdict import OperatingPoint
-
-    parents = Calibration(1.5, OperatingPoint(commit=0.7))
-    measured, _fitted = measure(Oracle(data), splits[:1], "patient", calibration=parents)
-    assert (measured.calibration, measured.calibrated_on) == (parents, "slices of the parent's training")
+def test_too_few_patients_know_nobody_but_whom_the_parent_knew(data: LabelledSlices) -> None:
+    splits = patient_splits(data, np.arange(len(data)), None, 0)
+    alone, _fitted = measure(Oracle(data), splits, "patient")
+    assert alone.calibration.guard == Guard("patients", {"UIP": 5, "NSIP": 5}, None)
+    assert {exam.verdict for exam in alone.exams} == {"indeterminate"}
+    assert {exam.reason for exam in alone.exams} == {"too_few_patients"}
+    parents = Calibration(1.5, OperatingPoint(commit=0.7), Guard("phantoms", {"UIP": 40}, {"UIP": 2.0}))
+    measured, _fitted = measure(Oracle(data), splits, "patient", inherited=parents)
+    assert (measured.calibration, measured.calibrated_on) == (parents, "the parent's patients")
     assert np.allclose(measured.scaled.logits * 1.5, measured.test.logits)
-    flattering, _fitted = measure(Oracle(data), splits, "patient")
-    assert flattering.calibrated_on == "the test slices themselves, which flatters"
+    # With enough of its own the parent's say is over.
+    more = of_patients(20)
+    folds, one = (patient_splits(more, np.arange(len(more)), count, 0) for count in (None, 1))
+    own, _fitted = measure(Oracle(more), folds, "patient", inherited=parents)
+    assert own.calibration.guard.patients == {"UIP": 20, "NSIP": 20}
+    # Those who are held out to compare it with the parent have no say.
+    held, _fitted = measure(Oracle(more), one, "patient", inherited=parents)
+    assert held.calibration == parents
+
+
+def test_the_protocol_of_the_study_serves_nobody() -> None:
+    data = of_patients(30)
+    measured, _fitted = measure(Oracle(data), [study_split(data, np.arange(len(data)), 0)], "study")
+    assert measured.calibration.guard.reproduces
+    assert measured.calibrated_on == "slices of patients that were learned from, which flatters"
+    assert {exam.reason for exam in measured.exams} <= {"study_protocol", "few_slices"}
+
+
+def test_what_nobody_can_calibrate_knows_nobody(data: LabelledSlices) -> None:
+    measured, _fitted = measure(Oracle(data, []), patient_splits(data, np.arange(len(data)), None, 0), "patient")
+    assert "they say nothing of the class" in measured.uncalibrated
+    assert measured.calibration.guard.limits is None
+
+
+def test_the_network_that_serves_learns_until_all_folds_together_are_best() -> None:
+    def course(*accuracies: float) -> Course:
+        epochs = tuple(Epoch(n, 0.1, 1 - accuracy, accuracy) for n, accuracy in enumerate(accuracies, start=1))
+        return Course(epochs, int(np.argmax(accuracies)) + 1, False)
+
+    folds = [course(0.9, 0.5, 0.6, 0.8), course(0.2, 0.5, 0.9, 0.8), course(0.3, 0.5, 0.6, 0.8)]
+    assert [each.best for each in folds] == [1, 3, 4]
+    assert best_for_all(folds, "accuracy") == 4
+    assert best_for_all([*folds, course(0.1)], "accuracy") == 2  # of unequal length: the middle

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from models.bundle import open_bundle
 from models.classifier import Classifier
 from models.errors import BundleError
+from models.guard import Guard, conformal_limit
 from models.lung_mask import Lungs, _median_is_above, block_mean, find_lungs
 from models.resizing import fit
-from models.verdict import OperatingPoint, decide
+from models.verdict import Coverage, Exam, ExamVerdict, OperatingPoint, decide
 from tests.unit.test_report import LUNGS
 from training.phantom.disease import DISEASES
 from training.phantom.slices import plan_exam, render
@@ -82,22 +84,78 @@ def test_a_slice_that_fits_is_not_touched() -> None:
     assert fit(image, (0.7, 0.7), 512) is image
 
 
+CLASSES = ("UIP", "NSIP")
+NEAR, FAR = np.array([1.0, 1.0]), np.array([9.0, 9.0])
+PATIENTS = Guard("patients", {"UIP": 40, "NSIP": 40}, {"UIP": 2.0, "NSIP": 2.0})
+
+
 @pytest.mark.parametrize(
     ("rows", "verdict", "certainty"),
     [
         ([[0.9, 0.1]] * 4, "UIP", 0.9),
         ([[0.2, 0.8]] * 4, "NSIP", 0.8),
-        ([[0.55, 0.45]] * 4, "indeterminate", 0.55),
-        ([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], "indeterminate", 0.5),
-        ([[1.0, 0.0]] * 2, "indeterminate", 1.0),
+        ([[0.55, 0.45]] * 4, "indeterminate", None),
+        ([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], "indeterminate", None),
+        ([[1.0, 0.0]] * 2, "indeterminate", None),
     ],
 )
-def test_verdict_and_abstention(rows: list[list[float]], verdict: str, certainty: float) -> None:
-    decided = decide(("UIP", "NSIP"), np.array(rows), OperatingPoint(commit=0.6, min_slices=3))
+def test_verdict_and_abstention(rows: list[list[float]], verdict: str, certainty: float | None) -> None:
+    decided = decide(CLASSES, Exam(np.array(rows), NEAR), OperatingPoint(commit=0.6, min_slices=3), PATIENTS)
     assert decided.verdict == verdict
-    assert decided.certainty == pytest.approx(certainty)
+    assert decided.certainty == (None if certainty is None else pytest.approx(certainty))
+    assert decided.probabilities == pytest.approx(dict(zip(CLASSES, np.mean(rows, axis=0), strict=True)))
     assert sum(decided.called.values()) == len(rows)
     assert bool(decided.reason) == (verdict == "indeterminate")
+
+
+def said_of(guard: Guard | None, **exam: Any) -> ExamVerdict:
+    """Say what is said of an exam that is UIP without doubt, but for what is otherwise."""
+    given = {"slices": np.tile([0.97, 0.03], (12, 1)), "distances": NEAR, **exam}
+    return decide(CLASSES, Exam(**given), OperatingPoint(commit=0.6), guard)
+
+
+def test_no_guard_and_no_limit_mean_that_nobody_is_known() -> None:
+    assert said_of(PATIENTS).verdict == "UIP"
+    assert said_of(None).reason_code == "unguarded"
+    few = said_of(Guard("patients", {"UIP": 4, "NSIP": 19}))
+    assert (few.verdict, few.reason_code, few.certainty) == ("indeterminate", "too_few_patients", None)
+    assert "15 more of UIP, patients that it never learned from" in few.reason
+    assert said_of(replace(PATIENTS, reproduces=True)).reason_code == "study_protocol"
+    other = replace(PATIENTS, limits={"NSIP": 2.0})
+    assert said_of(other).reason_code == "unfamiliar"
+
+
+def test_a_model_of_phantoms_is_silent_about_whatever_does_not_say_that_it_is_one() -> None:
+    demo = replace(PATIENTS, knows="phantoms")
+    assert said_of(demo).reason_code == "demo_model"
+    assert said_of(demo, phantom=True).verdict == "UIP"
+    assert said_of(demo, phantom=True, distances=FAR).reason_code == "unfamiliar"
+
+
+def test_what_is_far_from_its_class_is_strange_and_so_is_what_is_no_distance() -> None:
+    assert said_of(PATIENTS, distances=np.array([2.01, 0.0])).reason_code == "unfamiliar"
+    assert said_of(PATIENTS, distances=np.array([2.0, 9.0])).verdict == "UIP"
+    assert said_of(PATIENTS, distances=np.array([np.nan, 0.0])).reason_code == "unfamiliar"
+
+
+def test_a_verdict_needs_the_lungs_and_not_a_part_of_them() -> None:
+    assert said_of(PATIENTS, coverage=Coverage(0.8, 100.0)).verdict == "UIP"
+    few = said_of(PATIENTS, coverage=Coverage(5 / 53, 200.0))
+    assert (few.verdict, few.reason_code) == ("indeterminate", "incomplete")
+    assert "only 9%" in few.reason
+    assert said_of(PATIENTS, coverage=Coverage(1.0, 60.0)).reason_code == "incomplete"
+    # What is wrong with the exam is said before what is wrong with the model.
+    assert said_of(None, coverage=Coverage(0.1)).reason_code == "incomplete"
+
+
+def test_a_limit_needs_nineteen_patients_and_keeps_the_one_that_sets_it() -> None:
+    distances = [1.62084 - 0.01 * number for number in range(19)]
+    assert conformal_limit(distances[1:]) is None
+    limit = conformal_limit(distances)
+    assert limit is not None
+    assert 1.62084 <= limit < 1.6210
+    # The 39th of 40: one patient in twenty may lie beyond.
+    assert conformal_limit([float(number) for number in range(1, 41)]) == 39.0
 
 
 @pytest.mark.parametrize("block", [1, 2, 4])
@@ -182,7 +240,7 @@ def test_an_altered_bundle_does_not_open(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda manifest: manifest.update(format=1), "format 2"),
+        (lambda manifest: manifest.update(format=1), "format 3"),
         (lambda manifest: manifest["files"].pop("network.xml"), "names no network.xml"),
         (lambda manifest: manifest["files"].update({"../x": "0"}), "outside the bundle"),
         (lambda manifest: manifest.pop("classes"), "incomplete"),

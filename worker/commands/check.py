@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from models.errors import ModelError
+from models.verdict import silent_about_all
 from pacs.errors import PacsError
 from pacs.tls import client_context, server_context
 from worker import console, retention
@@ -15,6 +16,7 @@ from worker.application import Application
 from worker.commands.context import application
 from worker.connections import tls_identity
 from worker.errors import UnavailableError, WorkerError
+from worker.registry import may_serve
 from worker.secrets import check_secrets
 
 if TYPE_CHECKING:
@@ -91,10 +93,16 @@ def _model(app: Application) -> str:
         model = app.registry.active(session) if pinned is None else app.registry.find(session, pinned)
     if model is None:
         raise WorkerError("none is active, so exams wait in 'queued'; import one with 'reticula models import FOLDER'.")
-    from models.classifier import Classifier
 
-    Classifier.open(app.registry.folder(model))
-    return f"{model.name} {model.version}, {model.architecture}"
+    if not may_serve(model):
+        raise WorkerError(
+            f"{model.name} {model.version} failed its battery, so exams wait in 'queued'; 'reticula models promote' it "
+            "with --despite, or another one."
+        )
+    guard = app.registry.classifier(model).guard
+    silent = guard is None or silent_about_all(guard) is not None
+    knows = "gives no verdict on anybody" if guard is None or silent else f"knows {guard.knows}"
+    return f"{model.name} {model.version}, {model.architecture}, {knows}"
 
 
 def _disk(app: Application) -> str:

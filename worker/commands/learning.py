@@ -3,12 +3,12 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.progress import Progress as Bars
@@ -19,6 +19,7 @@ from worker.commands.context import application
 from worker.errors import WorkerError
 
 if TYPE_CHECKING:
+    from models.bundle import Bundle
     from models.preprocessing import Preprocessing
     from training.dataset import LabelledSlices
     from training.fitting import Epoch
@@ -66,6 +67,20 @@ BackgroundOption = Annotated[
     list[str] | None,
     typer.Option("--background", help="A class that is never named: the model learns to be undecided about it."),
 ]
+BatteryOption = Annotated[
+    int,
+    typer.Option(
+        "--battery",
+        help="How many exams of each kind the model is asked about that it must not name; fewer than 30: none passes.",
+        min=0,
+    ),
+]
+UnknownsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--unknowns", help="A folder of exams that it must not name (default: the setting training.unknowns)."
+    ),
+]
 LABELLED = "labels"
 LIMITS = "Trained on the data below and on nothing else; the figures hold for patients like these."
 
@@ -101,6 +116,14 @@ def weights_setting(weights: Path | None, *, from_scratch: bool) -> Path | None:
     if weights is not None or from_scratch:
         return weights
     return application().settings.training.weights
+
+
+def unknowns_setting(unknowns: Path | None) -> Path | None:
+    """Return the site's own exams that a model must not name. Raises WorkerError where there is no such folder."""
+    folder = unknowns or application().settings.training.unknowns
+    if folder is not None and not folder.is_dir():
+        raise WorkerError(f"{folder} is no folder of exams: mend --unknowns, or the setting training.unknowns.")
+    return folder
 
 
 def sources_of(dataset: Path) -> "list[Source]":
@@ -194,6 +217,24 @@ def shown_run() -> "Iterator[tuple[Bars, Observer]]":
                 on_stage=shown.on_stage,
             ),
         )
+
+
+def what_it_says(bundle: "Bundle", battery: "Mapping[str, Any] | None" = None) -> Iterator[str]:
+    """Yield whether a bundle says anything, of whom, and what it said of what it must not name.
+
+    battery: its answers, where it does not hold them itself.
+    """
+    from models.verdict import silent_about_all
+
+    description = bundle.description
+    answers = description.battery if battery is None else battery
+    silence = silent_about_all(description.guard if answers is not None else None)
+    if silence is not None:
+        yield f"It gives no verdict on anybody: {silence[1]}."
+    elif description.guard is not None:
+        yield f"It gives verdicts on {description.guard.knows} alone; whatever else comes is indeterminate."
+    if answers is not None and not answers["silent"]:
+        yield answers["sentence"]
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from models.bundle import open_bundle
 from worker import audit, console, training_runs
+from worker.commands import learning
 from worker.commands.context import application
+from worker.commands.guard import guard
 from worker.commands.quantise import quantise
-from worker.registry import as_json
+from worker.registry import Questions, as_json
 from worker.tables import TrainingRun
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The models.")
@@ -16,6 +19,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The models."
 _NO_MODEL = dict.fromkeys(
     ("name", "version", "architecture", "bundle_sha256", "parent", "path", "imported_at", "imported_by", "metrics")
 ) | {"active": False}
+Despite = Annotated[
+    str, typer.Option(help="Why it shall classify although it named what it must not; every object will say so.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -81,12 +87,13 @@ def show(
 @app.command()
 def promote(
     name: Annotated[str, typer.Argument(help="Name, 'name version', or the start of the checksum.")],
+    despite: Despite = "",
 ) -> None:
     """Make an imported model the active one.
 
     Example: reticula models promote 'uip-nsip 2'
     """
-    version = application().registry.promote(name, actor=audit.person())
+    version = application().registry.promote(name, actor=audit.person(), despite=despite)
     console.say(f"Model {version.name} {version.version} is active.{_pinned()}")
 
 
@@ -106,16 +113,28 @@ def _pinned() -> str:
 
 
 app.command()(quantise)
+app.command()(guard)
 
 
 @app.command("import")
 def import_model(
     bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or 'demo' for the one that comes along.")],
+    despite: Despite = "",
 ) -> None:
-    """Import a bundle. The first one becomes active.
+    """Import a bundle, and ask it what it says of what it must not name. The first one becomes active.
 
     Example: reticula models import /srv/bundles/uip-nsip-2
     """
-    version = application().registry.import_bundle(bundle, actor=audit.person())
+    app_, training = application(), application().settings.training
+    with console.progress() as bars:
+        task = bars.add_task("Unknowns", total=None)
+        version = app_.registry.import_bundle(
+            bundle, actor=audit.person(), despite=despite,
+            questions=Questions(
+                training.battery, training.unknowns, lambda done, total: bars.update(task, completed=done, total=total)
+            ),
+        )  # fmt: skip
     state = "active" if version.active else "not active"
     console.say(f"Model {version.name} {version.version} is imported ({state}).")
+    for sentence in learning.what_it_says(open_bundle(app_.registry.folder(version)), version.battery):
+        console.say(sentence)

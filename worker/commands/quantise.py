@@ -7,7 +7,7 @@ import typer
 
 from worker import console
 from worker.commands import learning
-from worker.commands.learning import Dataset, SeedOption
+from worker.commands.learning import BatteryOption, Dataset, SeedOption, UnknownsOption
 from worker.errors import WorkerError
 
 
@@ -17,6 +17,8 @@ def quantise(
     output: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not exist.")],
     version: Annotated[str, typer.Option(help="Version of the new bundle.")],
     seed: SeedOption = 0,
+    battery: BatteryOption = 30,
+    unknowns: UnknownsOption = None,
 ) -> None:
     """Make a bundle anew from its weights, with an int8 network that serves if no verdict changes by it.
 
@@ -28,7 +30,7 @@ def quantise(
         raise WorkerError(f"{output} exists already: name a folder that does not, or remove it.")
     learning.need_torch()
     from models.bundle import open_bundle
-    from training.assembly import quantise_bundle
+    from training.assembly import ask_bundle, quantise_bundle
 
     opened = open_bundle(bundle)
     description = opened.description
@@ -37,6 +39,10 @@ def quantise(
         data = learning.read_dataset(sources, description.preprocessing, None, bars, classes=description.class_names)
         observer.on_stage("Quantising")
         made = quantise_bundle(opened, output, data, version=version, seed=seed, progress=observer.on_count)
+        if battery and description.guard is not None:
+            observer.on_stage("Unknowns")
+            folder = learning.unknowns_setting(unknowns)
+            made = ask_bundle(made, exams=battery, unknowns=folder, progress=observer.on_count)
     if made.description.quantisation is not None:
         console.say(made.description.quantisation["sentence"])
     console.say(f"Bundle {made.description.name} {made.description.version} lies in {made.folder}.")

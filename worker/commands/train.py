@@ -11,6 +11,7 @@ from worker.commands.learning import (
     BackgroundOption,
     BalanceOption,
     Batch,
+    BatteryOption,
     Dataset,
     DeviceOption,
     Epochs,
@@ -21,6 +22,7 @@ from worker.commands.learning import (
     LearningRate,
     SeedOption,
     Size,
+    UnknownsOption,
     WeightDecay,
     Weights,
     chosen,
@@ -59,6 +61,8 @@ def train(
     ] = True,
     size: Size = 512,
     int8: Int8Option = True,
+    battery: BatteryOption = 30,
+    unknowns: UnknownsOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     limits: Annotated[str, typer.Option(help="What the card warns of.")] = learning.LIMITS,
@@ -110,6 +114,8 @@ def train(
         limits=limits,
         command=learning.command_line(),
         int8=int8,
+        battery=battery,
+        unknowns=learning.unknowns_setting(unknowns),
     )
     sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
@@ -126,6 +132,11 @@ def train(
     if trained.sentence:
         console.say(trained.sentence)
     bundle = trained.bundle
+    for measured in trained.measured.values():
+        if measured.uncalibrated:
+            console.err.print(measured.uncalibrated, markup=False)
+    for sentence in learning.what_it_says(bundle):
+        console.say(sentence)
     if bundle.description.quantisation is not None:
         console.say(bundle.description.quantisation["sentence"])
     console.say(f"Bundle {bundle.description.name} {bundle.description.version} lies in {bundle.folder}.")
