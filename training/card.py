@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from models.bundle import Description
+from training.metrics import INTERVALS
 
 INTENDED_USE = (
     "Decision support for radiologists who read chest CT of patients with systemic sclerosis: it names the pattern, "
@@ -52,7 +53,7 @@ Of these, {data["slices_used"]} slices were used; {data["views"]}.
 
 {_figures(description.metrics)}
 {sentence}
-Intervals are of 95 %: of slices by a bootstrap over whole patients, of exams exact binomial. Exams: as the model would
+{INTERVALS} Exams: as the model would
 report them on the slices that were used, with its right to abstain.
 
 ## When it commits itself

@@ -11,10 +11,10 @@ from models.bundle import Bundle
 from models.classifier import Classifier
 from training.card import interval, percent
 from training.dataset import LabelledSlices
+from training.metrics import INTERVALS
 from training.recipe import Run, Trained
 
 _ROUNDS = 3
-_INTERVALS = "Intervals are of 95 %: of slices by a bootstrap over whole patients, of exams exact binomial."
 _TIMED_SLICES = 8
 
 
@@ -164,7 +164,7 @@ def as_markdown(rows: Sequence[Row], command: str, data: LabelledSlices) -> str:
             for row in rows
         ),
         "",
-        f"Made by `{command}`. {_INTERVALS}",
+        f"Made by `{command}`. {INTERVALS}",
         "",
     ]
     return "\n".join(lines)
