@@ -1,10 +1,10 @@
 """Intervals of figures whose slices come from few patients: for how many of them a figure may stand.
 
-Slices of one patient look alike, and how much so cannot be told from a handful of patients. So the worst is taken: that
-all slices of a patient are right or wrong together. A figure between 0 and 1 then is a part of so many patients, and
-its interval the exact binomial one (Clopper & Pearson 1934), with parts of a patient counted by the beta distribution as
-Korn & Graubard (1998) do. Patients with many slices weigh more; they stand for fewer than there are, by (sum of
-weights)² / sum of squared weights (Kish 1965).
+Slices of one patient look alike, and how much so cannot be told from a handful of patients. So the worst is taken:
+that all slices of a patient are right or wrong together. A figure between 0 and 1 then is a part of so many patients,
+and its interval the exact binomial one (Clopper & Pearson 1934), with parts of a patient counted by the beta
+distribution as Korn & Graubard (1998) do. Patients with many slices weigh more; they stand for fewer than there are, by
+(sum of weights)² / sum of squared weights (Kish 1965).
 
 Measured on simulated slices (`python -m tests.simulations.intervals`: 6 to 60 patients, 2 to 50 of a class, true
 accuracies of 62 to 98 %, correlations within a patient of 0.5 and 0.9, equal and very unequal numbers of slices; 140
@@ -54,7 +54,7 @@ def counting_by_class(names: NDArray[np.str_], labels: NDArray[np.int64]) -> flo
 def counting_in_pairs(names: NDArray[np.str_], labels: NDArray[np.int64]) -> float:
     """Return for how many pairs of patients of different classes a figure over pairs stands, as the area does.
 
-    The variance of an area A is at most A (1 - A) divided by the smaller class (Birnbaum & Klose 1957); the harmonic mean
-    of the classes suffices in the simulation.
+    The variance of an area A is at most A (1 - A) divided by the smaller class (Birnbaum & Klose 1957); the harmonic
+    mean of the classes suffices in the simulation.
     """
     return counting_by_class(names, labels) / len(np.unique(labels))
