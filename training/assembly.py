@@ -23,6 +23,7 @@ from training.errors import TrainingError
 from training.experiment import Measured
 from training.figures import draw_evaluation, draw_training
 from training.learners import Fitted
+from training.prediction_tables import write_predictions
 from training.protocols import Indices
 from training.quantisation import Gate, quantise
 from training.sides import Sides
@@ -52,6 +53,9 @@ def write_bundle(
         fitted.familiarity.save(workshop / FAMILIARITY)
         draw_training(data, measured[0].courses, seed, workshop / FIGURES)
         draw_evaluation(data, measured[0].test, measured[0].scaled, workshop / FIGURES)
+        for each in measured:
+            prefix = "by-slice-" if each.protocol == "study" else "by-patient-"
+            write_predictions(workshop / FIGURES, each.test, each.scaled, each.exams, prefix=prefix)
         if int8 is not None:
             try:
                 description = _quantised(workshop, description, data, int8, seed, progress)

@@ -10,6 +10,8 @@ import torch
 from models.bundle import Description
 from models.guard import FAMILIAR_PART, FEWEST_PATIENTS, Guard
 from models.verdict import silent_about_all
+from training.metrics import INTERVALS
+from training.worth import behind, worth
 
 INTENDED_USE = (
     "Decision support for radiologists who read chest CT of patients with systemic sclerosis: it names the pattern, "
@@ -54,7 +56,7 @@ Of these, {data["slices_used"]} slices were used; {data["views"]}.
 
 {_figures(description.metrics)}
 {sentence}
-Intervals are of 95 %: of slices by a bootstrap over whole patients, of exams exact binomial. Exams: as the model would
+{INTERVALS} Exams: as the model would
 report them on the slices that were used, with its right to abstain.
 
 ## When it commits itself
@@ -156,6 +158,11 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         ],
         "training accuracy": [percent(each["training_accuracy"]) for each in measured],
         "validation accuracy": [percent(each["validation_accuracy"]) for each in measured],
+        "patients tested": [behind(each["slices"].get("patients", {})) for each in measured],
+        "what that is worth": [
+            worth(each["slices"], leaked=name == "study") or "-"
+            for name, each in zip((name for name in names if name in metrics), measured, strict=True)
+        ],
         "**test accuracy of slices**": [f"**{interval(each['slices']['accuracy'])}**" for each in measured],
         "balanced accuracy": [interval(each["slices"]["balanced_accuracy"]) for each in measured],
         "area under the ROC curve": [interval(each["slices"]["auc"], part=True) for each in measured],

@@ -22,10 +22,15 @@ from pacs.selection import select
 from pacs.series import group_by_series, read_series
 from training.errors import DatasetError
 from training.phantom import is_phantom
+from training.skipped import Skipped
 from training.sources import CLASSES, Source
 
 BACKGROUND = -1  # in `labels`: a slice of no class, about which the network learns to be undecided
 _MIN_SLICES = 1
+# Pictures, volumes and archives that people keep slices in; whatever has another name may be DICOM.
+_FOREIGN = frozenset(
+    {".gif", ".webp", ".jp2", ".heic", ".svg", ".pdf", ".nii", ".gz", ".nrrd", ".mha", ".mhd", ".npy", ".npz", ".zip"}
+)
 
 
 @dataclass(frozen=True)
@@ -119,13 +124,14 @@ def load(
                 "tell apart, as in a folder with UIP/ and NSIP/."
             )
     expected = [name for name in classes if name in kinds_found]
-    skipped = list[tuple[Path, str]]()
+    skipped = Skipped()
     rows: list[tuple[str, str, str, tuple[int, ...], bool, str]] = []
     seen: dict[str, _Seen] = {}
     holders: dict[str, str] = {}
     with tempfile.TemporaryFile() as file:
         # What outweighs the rest is read first: the rest's own word for the same slices is passed over.
         for done, source in enumerate(sorted(sources, key=lambda each: not each.outweighs), start=1):
+            skipped.of(source.label)
             for row in _slices(source, preprocessing, threads, skipped):
                 content = row.image.tobytes()
                 digest = hashlib.sha256(content).hexdigest()
@@ -133,21 +139,22 @@ def load(
                     raise DatasetError(f"The series of {row.origin} stands under two patients: one is wrong.")
                 if digest in seen:
                     _check_same(row, source, seen[digest])
-                    skipped.append((row.origin, "the same slice was read before"))
+                    skipped.add(row.origin, "the same slice was read before")
                     continue
                 seen[digest] = _Seen(source.label, row.patient, row.origin, source.outweighs)
                 file.write(content)
                 rows.append((source.label, row.patient, row.exam, row.box, row.phantom, digest))
             progress(done)
         if not rows:
-            raise DatasetError("No slice of the data set shows enough lung to train on.")
+            raise DatasetError(f"No slice of the data set can be learned from: {skipped.reasons()}.")
         file.flush()
         shape = (len(rows), preprocessing.size, preprocessing.size)
         images = np.memmap(file, dtype=np.int16, mode="r", shape=shape)
     kinds, patients, exams, boxes, phantoms, digests = zip(*rows, strict=True)
     missing = [name for name in expected if name not in kinds]
     if missing:
-        raise DatasetError(f"No slice of {', '.join(missing)} shows enough lung to train on.")
+        reasons = " ".join(f"Of {name}: {skipped.reasons(name)}." for name in missing)
+        raise DatasetError(f"No slice of {', '.join(missing)} can be learned from. {reasons}")
     return LabelledSlices(
         classes=tuple(classes),
         images=images,
@@ -158,7 +165,7 @@ def load(
         boxes=np.array(boxes, dtype=np.int32),
         phantoms=np.array(phantoms),
         digests=digests,
-        skipped=tuple(skipped),
+        skipped=tuple(skipped.listed),
     )
 
 
@@ -185,13 +192,13 @@ def several_names(data: LabelledSlices) -> list[str]:
     return sorted(patient for patient, count in kinds.items() if count > 1)
 
 
-def _slices(
-    source: Source, preprocessing: Preprocessing, threads: int, skipped: list[tuple[Path, str]]
-) -> Iterator[_Row]:
+def _slices(source: Source, preprocessing: Preprocessing, threads: int, skipped: Skipped) -> Iterator[_Row]:
     if source.pictures:
         yield from _pictures(source, preprocessing, skipped)
         return
-    groups, unreadable = group_by_series(source.files)
+    foreign = [path for path in source.files if path.suffix.lower() in _FOREIGN]
+    skipped.extend((path, f"{path.suffix.lower()} is not read: give DICOM, or PNG of 8 bits") for path in foreign)
+    groups, unreadable = group_by_series(path for path in source.files if path not in foreign)
     skipped.extend(unreadable)
     for paths in groups:
         yield from _series(source, paths, preprocessing, threads, skipped)
@@ -202,14 +209,14 @@ def _series(
     paths: Sequence[Path],
     preprocessing: Preprocessing,
     threads: int,
-    skipped: list[tuple[Path, str]],
+    skipped: Skipped,
 ) -> Iterator[_Row]:
     folder = paths[0].parent
     try:
         series = read_series(paths)
         selection = select(series, min_slices=_MIN_SLICES)
     except Rejected as error:
-        skipped.append((folder, str(error)))
+        skipped.add(folder, str(error))
         return
     skipped.extend(series.unreadable)
     patient = unicodedata.normalize("NFC", source.patient or series.header.patient.patient_id)
@@ -222,34 +229,46 @@ def _series(
     for decoded in decode_all(selection.slices, threads=threads):
         spacing = decoded.source.pixel_spacing
         if decoded.hu is None or spacing is None:
-            skipped.append((decoded.source.path, decoded.error))
+            skipped.add(decoded.source.path, decoded.error)
             continue
         lungs = find_lungs(decoded.hu, spacing)
         if lungs.fraction(spacing) < preprocessing.min_lung_fraction:
+            skipped.without_lung(decoded.source.path)
             continue
         box = _box(fit(lungs.mask.astype(np.int16), spacing, preprocessing.size) > 0)
         image = fit(decoded.hu, spacing, preprocessing.size)
         yield _Row(patient, series.header.series_uid, image, box, decoded.source.path, phantom)
 
 
-def _pictures(source: Source, preprocessing: Preprocessing, skipped: list[tuple[Path, str]]) -> Iterator[_Row]:
+def _pictures(source: Source, preprocessing: Preprocessing, skipped: Skipped) -> Iterator[_Row]:
     """Pictures carry a window already; black to white is taken as the window of the network."""
     low, high = preprocessing.window
     for path in source.files:
         try:
             with Image.open(path) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    skipped.append((path, "has more than 8 bits, which says nothing of its window: give the DICOM"))
+                reason = _unfit(picture)
+                if reason:
+                    skipped.add(path, reason)
                     continue
                 grey = np.asarray(picture.convert("L"), dtype=np.float32)
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-            skipped.append((path, str(error)))
+            skipped.add(path, str(error))
             continue
         hu = np.rint(low + grey / 255 * (high - low)).astype(np.int16)
         image = fit(hu, (1.0, 1.0), preprocessing.size)
         patient = unicodedata.normalize("NFC", source.patient or path.parent.name)
         # Folders are often numbered anew in each class: the class belongs to the name.
         yield _Row(patient, f"{source.label} {patient} {path.parent.name}", image, (0, 0, *image.shape), path)
+
+
+def _unfit(picture: Image.Image) -> str:
+    """Say why a picture is no slice that a window was chosen for; empty where it may be one."""
+    stored = " ".join(str(tile[3]) for tile in getattr(picture, "tile", ()))  # Pillow drops the low bytes of colours
+    if picture.mode.startswith(("I", "F")) or "16" in stored:
+        return "has more than 8 bits, which says nothing of its window: give the DICOM"
+    if getattr(picture, "n_frames", 1) > 1:
+        return "holds several pictures: write each slice into a file of its own"
+    return ""
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, ...]:

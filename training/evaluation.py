@@ -1,6 +1,6 @@
 """A bundle as it serves, on labelled slices: figures, and whether they may be believed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from models.guard import Guard
 from training.calibration import abstention_curve
 from training.dataset import LabelledSlices
 from training.metrics import exam_figures, slice_figures
-from training.outcomes import exam_verdicts
+from training.outcomes import ExamOutcome, exam_verdicts
 from training.predictions import Predictions, predictions
 from training.sides import Sides
+from training.worth import worth
 
 _SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
 
@@ -29,6 +30,7 @@ class Evaluated:
     scaled: Predictions
     slices: dict[str, Any]
     exams: dict[str, Any]
+    outcomes: tuple[ExamOutcome, ...]
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -52,13 +54,16 @@ def evaluate(
     description = bundle.description
     raw = classify(bundle, data, progress)
     scaled = raw.scaled(description.temperature)
+    outcomes = exam_verdicts(scaled, description.operating_point, _guard(bundle))
+    slices = slice_figures(raw, scaled)
     return Evaluated(
         bundle=bundle,
         raw=raw,
         scaled=scaled,
-        slices=slice_figures(raw, scaled),
-        exams=exam_figures(exam_verdicts(scaled, description.operating_point, _guard(bundle)), description.class_names),
-        warnings=tuple(_warnings(bundle, data)),
+        slices=slices,
+        exams=exam_figures(outcomes, description.class_names),
+        outcomes=tuple(outcomes),
+        warnings=tuple(_warnings(bundle, data, slices)),
     )
 
 
@@ -93,10 +98,11 @@ def _guard(bundle: Bundle) -> Guard | None:
     return description.guard if description.battery is not None else None
 
 
-def _warnings(bundle: Bundle, data: LabelledSlices) -> Iterator[str]:
+def _warnings(bundle: Bundle, data: LabelledSlices, figures: Mapping[str, Any]) -> Iterator[str]:
     patients = len(set(data.patients.tolist()))
     known = Sides.of(bundle).learned_from(data.patients.tolist())
     if known:
         yield f"The model has learned from {known} of the {patients} patients: these figures flatter."
-    if patients < 20:
-        yield f"With {patients} patients these figures say little."
+    said = worth(figures, leaked=False)
+    if said:
+        yield f"{patients} patients stand behind these figures. {said}"

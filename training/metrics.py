@@ -1,4 +1,4 @@
-"""Figures of predictions, by slice and by exam, and their intervals by patient."""
+"""Figures of predictions, by slice and by exam; their intervals count patients (see `training.intervals`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from scipy.stats import binomtest, rankdata
+from scipy.stats import rankdata
 from sklearn.metrics import confusion_matrix
 
 from models.verdict import INDETERMINATE
 from training.calibration import expected_calibration_error
+from training.intervals import counting_by_class, counting_for, counting_in_pairs, exact_interval
 from training.outcomes import ExamOutcome
 from training.predictions import Predictions
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+INTERVALS = (
+    "Intervals are of 95 %, exact binomial, as if each patient were one trial: slices of a patient may all be right or "
+    "wrong together. They count who was tested; what a split leaks they do not know."
+)
 Statistic = Callable[[NDArray[np.float64], NDArray[np.int64]], float]  # of logits (slices, classes) and labels
+Count = Callable[[NDArray[np.str_], NDArray[np.int64]], float]  # of the patient and the label of each slice
 
 
 @dataclass(frozen=True)
@@ -43,42 +47,30 @@ class Figure:
         }
 
 
-def with_interval(predictions: Predictions, statistic: Statistic, seed: int = 0) -> Figure:
-    """Return a statistic with the interval of a bootstrap over whole patients, the classes kept in proportion.
+def _of_slices(patients: NDArray[np.str_], _labels: NDArray[np.int64]) -> float:
+    return counting_for(patients)
 
-    Slices of one patient look alike, so patients are drawn, never slices. Where every patient gives the same figure,
-    no drawing differs from another and the bootstrap would claim to be certain; a part of 0 or 1 then gets the exact
-    binomial interval (Clopper & Pearson 1934) of as many patients. With one patient of a class nothing can be drawn,
-    and there is no interval.
+
+def with_interval(predictions: Predictions, statistic: Statistic, count: Count = _of_slices) -> Figure:
+    """Return a statistic from 0 to 1 with its interval; `count` tells for how many patients it stands.
+
+    A class of one patient says nothing of others of that class: then there is no interval.
     """
-    logits, labels = predictions.logits, predictions.labels
-    value = statistic(logits, labels)
-    groups = _patients_by_class(predictions)
-    if min(map(len, groups), default=0) < 2 or np.isnan(value):
+    value = statistic(predictions.logits, predictions.labels)
+    if np.isnan(value) or min(patients_by_class(predictions).values(), default=0) < 2:
         return Figure(value, None, None)
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(RESAMPLES):
-        drawn = [group[index] for group in groups for index in rng.integers(0, len(group), len(group))]
-        rows = np.concatenate(drawn)
-        values.append(statistic(logits[rows], labels[rows]))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    if low == high == value and value in (0.0, 1.0):
-        count = sum(map(len, groups))
-        exact = binomtest(count if value else 0, count).proportion_ci(CONFIDENCE)
-        low, high = exact.low, exact.high
-    return Figure(value, float(low), float(high))
+    return Figure(value, *exact_interval(value, count(predictions.patients, predictions.labels)))
 
 
-def _patients_by_class(predictions: Predictions) -> list[list[NDArray[np.int64]]]:
-    """For each class the rows of each of its patients; a patient counts for the class of the first slice."""
-    groups: dict[str, dict[str, list[int]]] = {}
-    first: dict[str, str] = {}
-    for row, (patient, kind) in enumerate(zip(predictions.patients.tolist(), predictions.kinds.tolist(), strict=True)):
-        group = groups.setdefault(first.setdefault(patient, kind), {})
-        group.setdefault(patient, []).append(row)
-    return [[np.array(rows) for rows in group.values()] for group in groups.values()]
+def patients_by_class(predictions: Predictions) -> dict[str, int]:
+    """Return how many patients of each class there are; one who stands under several counts in each."""
+    kinds = sorted(set(predictions.kinds.tolist()), key=lambda kind: _place(predictions, kind))
+    return {kind: len(set(predictions.patients[predictions.kinds == kind].tolist())) for kind in kinds}
+
+
+def _place(predictions: Predictions, kind: str) -> tuple[int, str]:
+    known = kind in predictions.classes
+    return (predictions.classes.index(kind) if known else len(predictions.classes)), kind
 
 
 def slice_figures(predictions: Predictions, scaled: Predictions) -> dict[str, Any]:
@@ -90,9 +82,10 @@ def slice_figures(predictions: Predictions, scaled: Predictions) -> dict[str, An
     table = confusion_matrix(named.labels, named.logits.argmax(axis=1), labels=list(range(len(classes))))
     figures: dict[str, Any] = {
         "slices": len(named),
+        "patients": patients_by_class(named),
         "accuracy": with_interval(named, slice_accuracy).as_json(),
-        "balanced_accuracy": with_interval(named, _balanced_accuracy).as_json(),
-        "auc": with_interval(named, area_under_curve).as_json(),
+        "balanced_accuracy": with_interval(named, _balanced_accuracy, counting_by_class).as_json(),
+        "auc": with_interval(named, area_under_curve, counting_in_pairs).as_json(),
         "brier": with_interval(named, _brier).as_json(),
         "calibration_error_before": round(expected_calibration_error(raw.probabilities, raw.labels), 4),
         "calibration_error": round(expected_calibration_error(named.probabilities, named.labels), 4),
@@ -102,7 +95,7 @@ def slice_figures(predictions: Predictions, scaled: Predictions) -> dict[str, An
 
 
 def exam_figures(exams: Sequence[ExamOutcome], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the figures of whole exams, with exact binomial intervals over exams."""
+    """Return the figures of whole exams. Exams of one patient are as alike as slices are: intervals count patients."""
     named = [exam for exam in exams if exam.truth in classes]
     background = [exam for exam in exams if exam.truth not in classes]
     table = np.zeros((len(classes), len(classes) + 1), dtype=int)
@@ -111,20 +104,21 @@ def exam_figures(exams: Sequence[ExamOutcome], classes: tuple[str, ...]) -> dict
         table[classes.index(exam.truth), columns.index(exam.verdict)] += 1
     decided = [exam for exam in named if exam.verdict != INDETERMINATE]
 
-    def part(count: int, of: int) -> dict[str, float | None] | None:
+    def part(right: Sequence[bool], of: Sequence[ExamOutcome]) -> dict[str, float | None] | None:
         if not of:
             return None
-        interval = binomtest(count, of).proportion_ci(CONFIDENCE)
-        return Figure(count / of, float(interval.low), float(interval.high)).as_json()
+        value = sum(right) / len(of)
+        return Figure(value, *exact_interval(value, counting_for([exam.patient for exam in of]))).as_json()
 
     figures: dict[str, Any] = {
         "exams": len(named),
-        "accuracy": part(sum(exam.verdict == exam.truth for exam in named), len(named)),
-        "coverage": part(len(decided), len(named)),
-        "accuracy_of_decided": part(sum(exam.verdict == exam.truth for exam in decided), len(decided)),
+        "patients": {name: len({exam.patient for exam in named if exam.truth == name}) for name in classes},
+        "accuracy": part([exam.verdict == exam.truth for exam in named], named),
+        "coverage": part([exam.verdict != INDETERMINATE for exam in named], named),
+        "accuracy_of_decided": part([exam.verdict == exam.truth for exam in decided], decided),
         "confusion": table.tolist(),
         "background_exams": len(background),
-        "background_indeterminate": part(sum(exam.verdict == INDETERMINATE for exam in background), len(background)),
+        "background_indeterminate": part([exam.verdict == INDETERMINATE for exam in background], background),
     }
     return figures | _by_class(classes, table)
 

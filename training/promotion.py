@@ -11,7 +11,8 @@ from models.bundle import Bundle
 from models.verdict import INDETERMINATE
 from training.dataset import BACKGROUND, LabelledSlices
 from training.evaluation import classify
-from training.metrics import CONFIDENCE, brier_scores, exam_figures, slice_figures
+from training.intervals import CONFIDENCE
+from training.metrics import brier_scores, exam_figures, slice_figures
 from training.outcomes import exam_verdicts
 
 FEWEST_PATIENTS = 5

@@ -24,6 +24,7 @@ from training.experiment import Measured, Protocol, measure, verdict_on_split
 from training.features import FeatureCache
 from training.fitting import UNWATCHED, Machine, Progress, Schedule
 from training.learners import Fitted, LastLayerLearner, Learner, Views, WholeNetworkLearner
+from training.predictions import Predictions, pooled
 from training.protocols import Balance, Indices, Split, balanced, fewest_patients, patient_splits, study_split
 from training.sides import Sides
 from training.views import SYNTHETIC
@@ -129,7 +130,7 @@ class Run:
         self._network = make_network(recipe.architecture, len(data.classes), recipe.start, seed)
         if recipe.start.kind == "scratch" and recipe.fine_tune == "last":
             self._settle()
-        self._learner = self._make_learner()
+        self._learner = self._make_learner(data)
 
     def expected_seconds(self) -> float:
         """Return about how long learning will take, after trying a few slices."""
@@ -142,6 +143,25 @@ class Run:
     def features_kept(self) -> bool:
         """Whether all features that it needs are on disk already."""
         return self._learner.prepared(*self._all_indices())
+
+    @property
+    def chosen(self) -> Indices:
+        """The slices that it works with."""
+        return self._chosen
+
+    def tested(self, data: LabelledSlices, splits: Sequence[Split]) -> Predictions:
+        """Return what is said of the tests of these splits by networks that learned them; `data`: other labels, maybe.
+
+        Nothing is calibrated and no bundle is written. Raises KeyboardInterrupt where Ctrl-C leaves a split undone.
+        """
+        learner, said = self._make_learner(data), []
+        for split in splits:
+            learner.prepare(split.test, np.concatenate([split.training, split.validation]))
+            fitted = learner.fit(split.training, split.validation, progress=self._observer.progress)
+            if fitted.course.interrupted:
+                raise KeyboardInterrupt
+            said.append(learner.judge(fitted, split.test))
+        return pooled(said)
 
     def train(self, output: Path, *, resume: bool = False) -> Trained:
         """Write the bundle to `output`. Raises TrainingError; KeyboardInterrupt before there is anything to keep."""
@@ -233,7 +253,7 @@ class Run:
         model = HounsfieldClassifier(self._network, self.preprocessing, frozen=True)
         settle_statistics(model, torch.from_numpy(self.data.images[shown]).float()[:, None])
 
-    def _make_learner(self) -> Learner:
+    def _make_learner(self, data: LabelledSlices) -> Learner:
         recipe = self.recipe
         wanted = recipe.device
         if wanted == "auto":
@@ -243,9 +263,9 @@ class Run:
         device = torch.device(wanted)
         weighted = recipe.balance == "weights"
         if recipe.fine_tune == "last":
-            cache = FeatureCache(self._cache, self.data, self._network, self.preprocessing, device)
+            cache = FeatureCache(self._cache, data, self._network, self.preprocessing, device)
             return LastLayerLearner(
-                self._network, self.data, cache, recipe.schedule,
+                self._network, data, cache, recipe.schedule,
                 weighted=weighted, on_feature=self._observer.on_count,
             )  # fmt: skip
         schedule = recipe.schedule
@@ -255,7 +275,7 @@ class Run:
             )
         machine = Machine(device, autocast=True)
         return WholeNetworkLearner(
-            self._network, self.data, self.preprocessing, schedule, recipe.views, machine, weighted=weighted
+            self._network, data, self.preprocessing, schedule, recipe.views, machine, weighted=weighted
         )
 
     def _checkpoints(self, output: Path, *, resume: bool) -> Path:

@@ -1,8 +1,8 @@
 """Where labelled slices lie: a folder a class, a table of paths, phantoms, or a list that the caller made.
 
 A folder a class: `UIP/`, `NSIP/`, `normal/`, `other/` (`PIU/`, `PINE/`, `outros/` and the like mean the same), of DICOM
-series or of PNG and JPEG slices. A table: CSV with the columns path, label, patient. Phantoms: a folder with the
-`truth.json` that `reticula phantom` wrote.
+series or of slices as pictures (PNG, JPEG, BMP, TIFF). A table: CSV with the columns path, label, patient. Phantoms: a
+folder with the `truth.json` that `reticula phantom` wrote. What lies there and is not read, `training.overlooked` says.
 """
 
 import csv
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.errors import DatasetError
 
@@ -33,7 +34,7 @@ _ALIASES = {
     "consolidation": "other",
     "nodules": "other",
 }
-PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 _COLUMNS = frozenset({"path", "label"})
 
 
@@ -75,12 +76,16 @@ def _phantoms(folder: Path) -> list[Source]:
     truth = folder / "truth.json"
     try:
         exams = json.loads(truth.read_text(encoding="utf-8"))
-        return [
+        sources = [
             Source(_ALIASES[exam["label"].lower()], tuple(sorted((folder / exam["folder"]).glob("*.dcm"))), False)
             for exam in exams.values()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{truth} does not name the class and folder of each series: {error!r}.") from error
+    for source, exam in zip(sources, exams.values(), strict=True):
+        if not source.files:
+            raise DatasetError(f"{truth} names the folder {exam['folder']}, in which there is no DICOM file.")
+    return sources
 
 
 def _class_folders(folder: Path) -> list[Source]:
@@ -89,11 +94,28 @@ def _class_folders(folder: Path) -> list[Source]:
         label = class_name(child.name)
         if label is None or not child.is_dir():
             continue
-        for holder in (child, *sorted(path for path in child.rglob("*") if path.is_dir())):
+        for holder in (child, *folders_below(child)):
+            within = holder.relative_to(child).parts
+            for name in within:
+                if class_name(name) not in {None, label}:
+                    raise DatasetError(
+                        f"{holder} has the name of one class and lies in the folder of another, {child.name}: nobody "
+                        "knows which is meant. Move or rename it."
+                    )
             # Pictures that lie in the class's own folder name no patient: each folder below it is one.
-            name = None if holder == child else holder.relative_to(child).parts[0]
-            sources.extend(_of_folder(label, holder, name))
+            sources.extend(_of_folder(label, holder, within[0] if within else None))
     return sources
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """Return all folders below one, but for hidden ones and what they hold."""
+    below = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in below if not hidden(path, folder))
+
+
+def hidden(path: Path, folder: Path) -> bool:
+    """Whether a path is hidden, or lies in a hidden folder below `folder`, as copies that programs keep do."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _of_folder(label: str, holder: Path, patient: str | None) -> Iterator[Source]:
@@ -125,7 +147,9 @@ def _table(file: Path) -> list[Source]:
     for number, row in enumerate(rows, start=2):
         label, patient, path = _row(file, number, row)
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.is_file() and not each.name.startswith("."))
+            inside = sorted(each for each in path.rglob("*") if each.is_file() and not hidden(each, path))
+            if not inside:
+                raise DatasetError(f"{file}, line {number}: {path} holds no file.")
         elif path.is_file():
             inside = [path]
         else:
@@ -138,7 +162,11 @@ def _table(file: Path) -> list[Source]:
     return [Source(label, tuple(each), picture, patient) for (label, patient, _folder, picture), each in files.items()]
 
 
-def _row(file: Path, number: int, row: Mapping[str, str | None]) -> tuple[str, str | None, Path]:
+def _row(file: Path, number: int, row: Mapping[str | None, Any]) -> tuple[str, str | None, Path]:
+    if None in row:  # the reader keeps there what has no column
+        raise DatasetError(
+            f"{file}, line {number} has more columns than the first line: a path with a separator in it needs quotes."
+        )
     label, path = class_name(row["label"] or ""), (row["path"] or "").strip()
     if label is None:
         raise DatasetError(f"{file}, line {number}: {row['label']!r} is no class; known are {', '.join(CLASSES)}.")

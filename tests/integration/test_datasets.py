@@ -17,6 +17,7 @@ from models.preprocessing import Preprocessing
 from tests.datasets import ct, write
 from training.dataset import BACKGROUND, load, several_names
 from training.errors import DatasetError, TrainingError
+from training.overlooked import overlooked
 from training.phantom import PhantomExam
 from training.sources import Source, find_sources
 from training.weights import find_start, load_weights, make_network
@@ -102,10 +103,13 @@ def test_a_table_names_path_label_and_patient(tmp_path: Path, separator: str) ->
         ("path,label,patient\nx.png,UIP,p\n", "x.png does not exist"),
         ("path,label,patient\n,UIP,p\n", "path is empty"),
         ("path,label,patient\nhere.png,UIP,\n", "needs its patient"),
+        ("path,label,patient\nempty,UIP,p\n", "empty holds no file"),
+        ("path,label,patient\na,b.png,UIP,p\n", "line 2 has more columns"),
     ],
 )
 def test_wrong_tables_are_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
     picture(tmp_path / "here.png", 9)
+    (tmp_path / "empty").mkdir()
     table = tmp_path / "table.csv"
     table.write_text(content, encoding="utf-8")
     with pytest.raises(DatasetError, match=sentence):
@@ -139,6 +143,90 @@ def test_a_radiologist_corrects_the_class_of_a_slice_but_not_whose_it_is(tmp_pat
             load([*base, labelled, wrong], SMALL)
     with pytest.raises(DatasetError, match="one is wrong"):
         load([*base, replace(labelled, patient="hospital 7")], SMALL)
+
+
+def test_nothing_readable_is_told_with_its_reasons(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "UIP" / "a" / f"{number}.png", 90 + number, "I;16")
+        picture(tmp_path / "NSIP" / "b" / f"{number}.tif", 90 + number, "I;16")
+    (tmp_path / "NSIP" / "b" / "volume.nii").write_bytes(b"n")
+    with pytest.raises(DatasetError) as caught:
+        load(find_sources(tmp_path), SMALL)
+    assert "6 × has more than 8 bits" in str(caught.value)
+    assert "(" + str(tmp_path / "NSIP" / "b" / "0.tif") + ")" in str(caught.value)
+    assert "1 × .nii is not read: give DICOM" in str(caught.value)
+    picture(tmp_path / "UIP" / "a" / "good.bmp", 50)
+    with pytest.raises(DatasetError, match=r"No slice of NSIP can be learned from\. Of NSIP: 3 × has more than 8 bits"):
+        load(find_sources(tmp_path), SMALL)
+    picture(tmp_path / "NSIP" / "b" / "good.tiff", 70)
+    data = load(find_sources(tmp_path), SMALL)
+    assert (len(data), len(data.skipped)) == (2, 7)
+
+
+def test_the_same_reason_of_many_broken_files_is_one(tmp_path: Path) -> None:
+    for name in ("UIP", "NSIP"):
+        for number in range(4):
+            (tmp_path / name / "p").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "p" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match="8 × cannot identify image file 'the file'"):
+        load(find_sources(tmp_path), SMALL)
+
+
+def test_colours_of_16_bits_and_several_pictures_in_a_file_are_left_out(tmp_path: Path) -> None:
+    import cv2
+
+    for number, name in enumerate(("UIP", "NSIP")):
+        picture(tmp_path / name / "p" / "good.png", 90 + number)
+    cv2.imwrite(str(tmp_path / "UIP" / "p" / "deep.png"), np.full((40, 40, 3), 3000, np.uint16))
+    pages = [Image.new("L", (40, 40), value) for value in (10, 200)]
+    pages[0].save(tmp_path / "UIP" / "p" / "pages.tif", save_all=True, append_images=pages[1:])
+    reasons = {path.name: why for path, why in load(find_sources(tmp_path), SMALL).skipped}
+    assert "more than 8 bits" in reasons["deep.png"]
+    assert "several pictures" in reasons["pages.tif"]
+
+
+def test_a_series_without_lungs_is_told_as_such(tmp_path: Path) -> None:
+    for name, uid in (("UIP", "1.2.8"), ("NSIP", "1.2.9")):
+        write(tmp_path / name, *(ct(number, SeriesInstanceUID=uid) for number in range(1, 4)))
+    with pytest.raises(DatasetError, match="6 × shows too little lung"):
+        load(find_sources(tmp_path), SMALL)
+
+
+def test_what_is_no_class_is_named(tmp_path: Path) -> None:
+    for name in ("UIP", "NSIP", "Sarcoid", "UIP_old", "test/UIP", "UIP/.ipynb_checkpoints"):
+        picture(tmp_path / name / "p" / "0.png", len(name))
+    picture(tmp_path / "loose.png", 9)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "normal").mkdir()
+    sentences = overlooked(tmp_path)
+    assert [sentence for sentence in sentences if not sentence.endswith(".")] == []
+    said = {name: [each for each in sentences if str(tmp_path / name) + " " in each] for name in (
+        "Sarcoid", "UIP_old", "test", "UIP", "normal", "notes", "NSIP",
+    )}  # fmt: skip
+    assert "is none of the classes (UIP, NSIP, normal, other" in said["Sarcoid"][0]
+    assert "1 file in it is not read" in said["UIP_old"][0]
+    assert "data set of its own" in said["test"][0]
+    assert "1 hidden file" in said["UIP"][0]
+    assert "holds no file" in said["normal"][0]
+    assert not said["notes"]
+    assert not said["NSIP"]
+    assert any("loose.png" in sentence for sentence in sentences)
+    assert len(sentences) == 6
+    assert set(load(find_sources(tmp_path), SMALL).patients.tolist()) == {"p"}  # and none from the hidden folder
+
+
+def test_a_class_within_another_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "UIP" / "a" / "PINE" / "0.png", 90)
+    picture(tmp_path / "NSIP" / "b" / "0.png", 120)
+    with pytest.raises(DatasetError, match="lies in the folder of another, UIP"):
+        find_sources(tmp_path)
+
+
+def test_phantoms_whose_files_are_gone_are_refused(tmp_path: Path) -> None:
+    truth = {"1.2": {"label": "UIP", "folder": "exam-1"}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
+    with pytest.raises(DatasetError, match="exam-1, in which there is no DICOM file"):
+        find_sources(tmp_path)
 
 
 def test_folders_numbered_anew_in_each_class_are_exams_of_their_own(tmp_path: Path) -> None:

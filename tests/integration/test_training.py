@@ -73,7 +73,8 @@ def test_train_prints_both_figures_and_writes_a_bundle_that_serves(
     assert by_patient.startswith("By patient: ")
     assert by_slice.startswith("By slice: ")
     assert " to " in by_patient
-    assert "of 48 test slices" in by_patient
+    assert "of 48 test slices of 8 patients (4 UIP, 4 NSIP) are right. 4 patients of a class say little" in by_patient
+    assert "Patients stand on both sides of this split" in by_slice
     assert "by slice" in sentence
     assert "With 8 patients neither figure says much" in sentence
     assert "b" in where
@@ -93,8 +94,12 @@ def test_train_prints_both_figures_and_writes_a_bundle_that_serves(
     figures = {path.name for path in (tmp_path / "b" / "figures").iterdir()}
     assert figures == {
         "augmentation.png", "learning.png", "roc.png", "reliability.png", "confusion.png", "abstention.png",
-        "most-wrong.png",
+        "most-wrong.png", "by-patient-slices.csv", "by-patient-exams.csv", "by-slice-slices.csv", "by-slice-exams.csv",
     }  # fmt: skip
+    table = (tmp_path / "b" / "figures" / "by-patient-slices.csv").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 1 + 48
+    assert "PHANTOM" not in "".join(table)
+    assert "8 patients (4 UIP, 4 NSIP)" in card
     assert "PHANTOM" not in (tmp_path / "b" / "bundle.json").read_text(encoding="utf-8")
     probabilities = Classifier.open(tmp_path / "b").probabilities([np.zeros((SIZE, SIZE), np.int16)])
     assert probabilities.sum() == pytest.approx(1, abs=1e-3)
@@ -108,6 +113,9 @@ def test_train_prints_both_figures_and_writes_a_bundle_that_serves(
     assert content["exams"]["exams"] == 8
     assert any("learned from 8 of the 8 patients" in warning for warning in content["warnings"])
     assert (tmp_path / "figures" / "roc.png").stat().st_size > 1000
+    assert len((tmp_path / "figures" / "slices.csv").read_text(encoding="utf-8").splitlines()) == 1 + 80
+    exams = (tmp_path / "figures" / "exams.csv").read_text(encoding="utf-8")
+    assert exams.count("PHANTOM") == 8
 
 
 def test_compare_prints_the_table_of_the_study_and_names_the_winner(
@@ -115,7 +123,7 @@ def test_compare_prints_the_table_of_the_study_and_names_the_winner(
 ) -> None:
     small = ("--from-scratch", "--size", 32, "--epochs", 1, "--folds", 1)
     two = ("--architecture", "mobilenet_v2", "--architecture", "efficientnet_b0")
-    done = here("compare", eight, "--output", "c", *small, *two, "--json")
+    done = here("compare", eight, "--output", "c", *small, *two, "--control", 2, "--json")
     assert done.exit_code == 0, done.stderr
     assert "in all" in done.stderr
     content = json.loads(done.stdout)
@@ -129,6 +137,26 @@ def test_compare_prints_the_table_of_the_study_and_names_the_winner(
     page = (tmp_path / "c" / "comparison.md").read_text(encoding="utf-8")
     assert "2,226,434" in page
     assert "## By patient" in page
+    for row in networks.values():
+        control = row["control"]
+        assert len(control["accuracies"]) == 2
+        assert control["relabelled"] == [4, 4]
+        assert control["sentence"] in page
+        assert page.count(f"{control['accuracy']:.1%} |") >= 2  # beside the figure by slice, and by patient
+    assert "Tested: slices of" in page
+    assert "Patients stand on both sides of this split" in page
+
+
+def test_one_patient_a_class_is_said_to_say_nothing(tmp_path: Path, here: Callable[..., Any]) -> None:
+    write_phantoms(tmp_path / "two", seed=3, exams=2, totals={"NSIP": 12, "UIP": 12}, conditions=("NSIP", "UIP"))
+    options = ("--from-scratch", "--size", 32, "--epochs", 1, "--architecture", "mobilenet_v2")
+    done = here("compare", "two", "--output", "c", *options)
+    assert done.exit_code == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "2 patients (1 UIP, 1 NSIP). Patients stand on both sides" in said
+    assert "one patient alone stands for UIP and for NSIP" in said
+    assert "No control by permuted labels: with one patient of each class" in said
+    assert "Not measured: a class has too few patients" in said
 
 
 def test_four_architectures_are_trained_exported_and_serve(tmp_path: Path) -> None:

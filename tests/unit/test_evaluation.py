@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from models.familiarity import Familiarity, load_familiarity
@@ -21,8 +22,9 @@ from training.calibration import (
     fit_temperature,
 )
 from training.familiarity import fit_familiarity
+from training.intervals import counting_by_class, counting_for, counting_in_pairs
 from training.metrics import area_under_curve, brier_scores, exam_figures, slice_accuracy, slice_figures, with_interval
-from training.outcomes import exam_verdicts
+from training.outcomes import ExamOutcome, exam_verdicts
 from training.predictions import Predictions
 
 KNOWN = Guard("patients", {"UIP": 20, "NSIP": 20}, {"UIP": 2.0, "NSIP": 2.0})
@@ -107,23 +109,49 @@ def test_temperature_undoes_overconfidence() -> None:
 
 
 def test_intervals_are_by_patient_not_by_slice() -> None:
-    # Two patients a class, one of them all wrong: by slice the interval would be narrow.
+    # Two patients a class, one of them all wrong: 3 right of 4, however many slices there are.
     kinds = ["UIP"] * 200 + ["NSIP"] * 200
     patients = ["a"] * 100 + ["b"] * 100 + ["c"] * 100 + ["d"] * 100
     figure = with_interval(said([0.9] * 100 + [0.1] * 100 + [0.1] * 200, kinds, patients), slice_accuracy)
+    exact = binomtest(3, 4).proportion_ci(0.95)
     assert figure.value == 0.75
-    assert figure.low == 0.5
-    assert figure.high == 1.0
+    assert (figure.low, figure.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_a_perfect_figure_of_few_patients_does_not_claim_certainty() -> None:
+def test_a_patient_with_most_of_the_slices_stands_for_few() -> None:
+    kinds, patients = ["UIP"] * 97 + ["NSIP"] * 3, ["a"] * 96 + ["b", "c", "d", "e"]
+    uneven = with_interval(said([0.9] * 97 + [0.1] * 3, kinds, patients), slice_accuracy)
+    assert uneven.low == pytest.approx(0.025 ** (1 / (100**2 / (96**2 + 4))), abs=1e-6)
+    assert counting_for(["a", "b", "a", "b", "c", "c"]) == pytest.approx(3)
+    labels = np.array([0, 0, 0, 0, 1])
+    assert counting_by_class(np.array(["a", "b", "c", "d", "e"]), labels) == pytest.approx(4 / (1 / 4 + 1))
+    assert counting_in_pairs(np.array(["a", "b", "c", "d", "e"]), labels) == pytest.approx(2 / (1 / 4 + 1))
+
+
+def test_no_figure_of_few_patients_claims_certainty() -> None:
     figure = with_interval(said([0.9] * 4 + [0.1] * 4, ["UIP"] * 4 + ["NSIP"] * 4), slice_accuracy)
     assert (figure.value, figure.high) == (1.0, 1.0)
     assert figure.low == pytest.approx(0.025 ** (1 / 8), abs=1e-6)  # Clopper and Pearson, 8 of 8
     assert with_interval(said([0.9], ["UIP"]), slice_accuracy).low is None
-    # One patient a class: drawing patients would draw the same two again and again.
+    # One patient a class says nothing of others.
     one_each = said([0.9, 0.4, 0.1], ["UIP", "UIP", "NSIP"], ["a", "a", "b"])
     assert with_interval(one_each, slice_accuracy).low is None
+    # Six patients of whom every one gives the same figure, neither 0 nor 1.
+    alike = said([0.9, 0.4] * 3 + [0.1, 0.6] * 3, ["UIP"] * 6 + ["NSIP"] * 6, [f"p{n // 2}" for n in range(12)])
+    figures = slice_figures(alike, alike)
+    for name in ("accuracy", "balanced_accuracy", "brier", "auc"):
+        assert figures[name]["high"] - figures[name]["low"] > 0.5, name
+    assert figures["patients"] == {"UIP": 3, "NSIP": 3}
+
+
+def test_exams_of_one_patient_are_not_counted_twice() -> None:
+    exams = [
+        ExamOutcome(f"e{n}", f"p{n // 5}", ("UIP", "NSIP")[n // 10], "UIP", "", 0.9, "UIP", 1.0) for n in range(20)
+    ]
+    figures = exam_figures(exams, ("UIP", "NSIP"))
+    exact = binomtest(2, 4).proportion_ci(0.95)
+    assert figures["patients"] == {"UIP": 2, "NSIP": 2}
+    assert figures["accuracy"] == {"value": 0.5, "low": round(exact.low, 4), "high": round(exact.high, 4)}
 
 
 def test_exam_figures_count_abstentions_and_background() -> None:

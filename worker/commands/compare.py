@@ -52,6 +52,14 @@ def compare(
     size: Size = 512,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    control: Annotated[
+        int | None,
+        typer.Option(
+            help="How often the split by slice is learned under permuted labels, to see what it reaches where there is "
+            "nothing to find (default: 3 times, with '--fine-tune all' once; 0: never).",
+            min=0,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train the architectures on the same slices and say which is best, by slice and by patient.
@@ -101,8 +109,9 @@ def compare(
             )
             return recipes.Run(recipe, data, learning.feature_cache(), observer)
 
-        _announce({name: str(starts[name]) for name in names}, make)
-        rows = comparison.compare([(partial(make, name), output / name) for name in names])
+        draws = (3 if tuned == "last" else 1) if control is None else control
+        _announce({name: str(starts[name]) for name in names}, make, draws)
+        rows = comparison.compare([(partial(make, name), output / name) for name in names], draws=draws)
     page = comparison.as_markdown(rows, learning.command_line(), data)
     (output / "comparison.md").write_text(page, encoding="utf-8")
     content = {"winner": comparison.winner(rows).architecture, "networks": [row.as_json() for row in rows]}
@@ -113,11 +122,12 @@ def compare(
         console.say(page)
 
 
-def _announce(starts: dict[str, str], make: "Callable[[str], Run]") -> None:
+def _announce(starts: dict[str, str], make: "Callable[[str], Run]", draws: int) -> None:
     """Say where each network starts, and how long all of it will take."""
     total = 0.0
     for name, start in starts.items():
         seconds = make(name).expected_seconds()
         total += seconds
         console.err.print(f"{name} starts from {start}; about {learning.duration(seconds)}.", markup=False)
-    console.err.print(f"About {learning.duration(total)} in all.")
+    more = f", and {draws} more splits by slice of each, the control" if draws else ""
+    console.err.print(f"About {learning.duration(total)} in all{more}.")

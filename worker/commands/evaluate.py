@@ -16,7 +16,9 @@ from worker.commands.learning import Dataset
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder of a bundle, or an imported model by name.")],
     dataset: Dataset,
-    output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and the figures.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json, figures and predictions (CSV).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on labelled slices, by slice and by exam.
@@ -27,6 +29,7 @@ def evaluate(
     from models.bundle import open_bundle
     from training import evaluation
     from training.figures import draw_evaluation
+    from training.prediction_tables import write_predictions
 
     folder = Path(bundle)
     if not folder.is_dir():
@@ -46,6 +49,7 @@ def evaluate(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         draw_evaluation(data, measured.raw, measured.scaled, output)
+        write_predictions(output, measured.raw, measured.scaled, measured.outcomes, named=True)
         text = json.dumps(measured.as_json(), indent=2, ensure_ascii=False)
         (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     if as_json:
@@ -63,7 +67,8 @@ def _show(title: str, figures: dict[str, Any]) -> None:
         if isinstance(value, dict) and "value" in value:
             shown = interval(value, part=name in ("auc", "brier"))
         elif isinstance(value, dict):
-            shown = ", ".join(f"{each} {percent(part)}" for each, part in value.items())
+            show = str if name == "patients" else percent
+            shown = ", ".join(f"{each} {show(part)}" for each, part in value.items())
         else:
             shown = str(value)
         table.add_row(name.replace("_", " "), shown)

@@ -128,10 +128,13 @@ def unknowns_setting(unknowns: Path | None) -> Path | None:
 
 def sources_of(dataset: Path) -> "list[Source]":
     """Return what a data set holds; `labels` are the labelled exams of the database."""
+    from training.overlooked import overlooked
     from training.sources import find_sources
     from worker.retraining import labelled_exams
 
     if str(dataset) != LABELLED or dataset.exists():
+        for sentence in overlooked(dataset):
+            console.err.print(sentence, markup=False)
         return find_sources(dataset)
     sources, unusable = labelled_exams(application())
     for series_uid, why in unusable:

@@ -87,6 +87,7 @@ def train(
     from training.learners import Views
     from training.protocols import Balance
     from training.weights import find_start
+    from training.worth import behind, worth
 
     architecture = chosen(architecture, ARCHITECTURES, "--architecture")
     found = learning.weights_setting(weights, from_scratch=from_scratch)
@@ -128,7 +129,12 @@ def train(
         trained = run.train(output, resume=resume)
     for protocol_name, measured in trained.measured.items():
         split = "By slice" if protocol_name == "study" else "By patient"
-        console.say(f"{split}: {measured.accuracy} of {len(measured.test.named)} test slices are right.")
+        figures = trained.bundle.description.metrics[protocol_name]["slices"]
+        said = worth(figures, leaked=protocol_name == "study")
+        console.say(
+            f"{split}: {measured.accuracy} of {figures['slices']} test slices of {behind(figures['patients'])} are "
+            f"right. {said}".rstrip()
+        )
     if trained.sentence:
         console.say(trained.sentence)
     bundle = trained.bundle
