@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -45,13 +45,23 @@ class Sides:
         known = dict(self.known)
         for side in reversed(_PRECEDENCE):
             for patient in set(sides.get(side, ())):
-                hashed = self._hash(patient)
+                hashed = self.hashed(patient)
                 known[hashed] = min(side, known.get(hashed, side), key=_PRECEDENCE.index)
         return Sides(self.salt, known)
 
+    def released(self, patients: Iterable[str]) -> "Sides":
+        """Return these sides with held-out patients who may be learned from now: others are asked in their place."""
+        return Sides(self.salt, {**self.known, **{self.hashed(patient): "training" for patient in set(patients)}})
+
+    def remembered_by(self, bundle: Bundle) -> Bundle:
+        """Return a bundle as if it remembered these sides; its files, and its checksum, stay as they are."""
+        description = bundle.description
+        data = {**description.data, "patients_by_side": self.as_json()}
+        return replace(bundle, description=replace(description, data=data))
+
     def side(self, patient: str) -> str:
         """Return `training`, `validation` or `test`: as before, or for a new patient by a hash of the name."""
-        known = self.known.get(self._hash(patient))
+        known = self.known.get(self.hashed(patient))
         if known is not None:
             return known
         place = int(hashlib.sha256(_encoded(patient)).hexdigest(), 16) % _PARTS
@@ -61,18 +71,19 @@ class Sides:
 
     def trained(self, patient: str) -> bool:
         """Whether training has seen a patient."""
-        return self.known.get(self._hash(patient)) == "training"
+        return self.known.get(self.hashed(patient)) == "training"
 
     def learned_from(self, patients: Iterable[str]) -> int:
         """Return how many of these patients training or the choice of the epoch has seen."""
-        return sum(self.known.get(self._hash(patient)) in ("training", "validation") for patient in set(patients))
+        return sum(self.known.get(self.hashed(patient)) in ("training", "validation") for patient in set(patients))
 
     def as_json(self) -> dict[str, Any]:
         """Return the sides as a bundle keeps them."""
         return {"salt": self.salt, **{side: sorted(each for each, its in self.known.items() if its == side)
                                       for side in _PRECEDENCE}}  # fmt: skip
 
-    def _hash(self, patient: str) -> str:
+    def hashed(self, patient: str) -> str:
+        """Return a patient's hash."""
         return _slow_hash(patient, self.salt)
 
 

@@ -294,9 +294,22 @@ class Application:
 
     def classification(self, alive: "Callable[[], None]" = lambda: None) -> "ClassificationStage":
         """The stage that classifies; it calls `alive` while slices come through."""
+        from worker.challenge import ChallengeStage
         from worker.choice import Choice
         from worker.stages import ClassificationStage
 
+        configured = self.settings.worker
+        lease = timedelta(seconds=configured.lease_seconds)
+        challenge = ChallengeStage(
+            self.database,
+            self.registry,
+            self.settings.data_dir,
+            min_slices=self.settings.selection.min_slices,
+            days=configured.challenger_days,
+            together=self.settings.together,
+            lease=lease,
+            alive=alive,
+        )
         return ClassificationStage(
             self.database,
             self.registry,
@@ -306,8 +319,9 @@ class Application:
             together=self.settings.together,
             choice=Choice(self.database, self.rules, self.preference, self.identities),
             shadow=self.settings.delivery.shadow,
-            lease=timedelta(seconds=self.settings.worker.lease_seconds),
+            lease=lease,
             alive=alive,
+            challenge=challenge if configured.challenger else None,
         )
 
     def reports(self) -> "ReportStore":

@@ -18,6 +18,7 @@ from worker.errors import WorkerError
 from worker.states import AT_REST, WITHOUT_RESULT, DeliveryState, State
 from worker.tables import (
     RETRACTION,
+    ChallengerResult,
     Classification,
     Delivery,
     Instance,
@@ -189,7 +190,8 @@ def _remove(paths: Sequence[Path]) -> None:
 def _erase(session: Session, series: Series) -> None:
     ids = list(session.scalars(select(Series.id).where(exams.of_the_series(series))))
     results = select(Classification.id).where(Classification.series_id.in_(ids))
-    session.execute(delete(SliceResult).where(SliceResult.classification_id.in_(results)))
+    for said in (SliceResult, ChallengerResult):
+        session.execute(delete(said).where(said.classification_id.in_(results)))
     for table in (Classification, Delivery, Report, Retraction, Instance):
         session.execute(delete(table).where(table.series_id.in_(ids)))
     session.execute(

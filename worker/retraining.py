@@ -1,5 +1,9 @@
-"""Retraining as the application does it: labelled exams and base data in, a candidate out, promoted if it is better."""
+"""Retraining as the application does it: labelled exams and base data in, a candidate out.
 
+It is promoted where it is shown to be better and to harm nobody, and else a challenger.
+"""
+
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -8,29 +12,39 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, open_bundle
+from pacs.head import read_head
 from training.sources import Source, find_sources
-from worker import exams, labels
+from worker import exams, labels, training_runs
 from worker.application import Application
 from worker.errors import NotFoundError, WorkerError
+from worker.label_check import LabelCheck, check_labels
 from worker.privacy import is_hashed
-from worker.tables import ModelVersion
+from worker.tables import Classification, ModelVersion, Series
 
 if TYPE_CHECKING:
     from training.dataset import LabelledSlices
-    from training.promotion import Decision
+    from training.promotion.decision import Decision, Question
     from training.recipe import Observer
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a retraining is asked for. dataset: the base data, None for the setting."""
+    """What a retraining is asked for. dataset: the base data, None for the setting.
+
+    confirm_labels: why labels that look wrong may be learned from all the same.
+    """
 
     dataset: Path | None = None
     fine_tune: str = "last"
     epochs: int = 30
+    confirm_labels: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as SQL keeps them."""
@@ -40,7 +54,10 @@ class Options:
     def from_json(cls, content: dict[str, Any]) -> "Options":
         """Return what `as_json` wrote."""
         dataset = content["dataset"]
-        return cls(None if dataset is None else Path(dataset), content["fine_tune"], content["epochs"])
+        return cls(
+            None if dataset is None else Path(dataset), content["fine_tune"], content["epochs"],
+            content.get("confirm_labels"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,38 @@ def read(
     return data
 
 
+def checked(application: Application, material: Material, options: Options) -> LabelCheck:
+    """Look at the labels before anything learns from them.
+
+    Raises WorkerError where more look wrong than may, and nobody has confirmed them.
+    """
+    with application.database.read() as session:
+        found = check_labels(session, material.model)
+    if found.too_many and not options.confirm_labels:
+        raise WorkerError(
+            f"{found.summary()} Nothing is trained: 'reticula retrain --dry-run' lists them; mend them with "
+            "'reticula exams label', or confirm them with --confirm-labels \"why\"."
+        )
+    return found
+
+
+def ask(application: Application, material: Material, data: "LabelledSlices") -> "Question":
+    """Settle on which patients the next candidate is judged, and with how much error."""
+    from training.promotion.decision import Question
+    from training.sides import Sides
+
+    with application.database.read() as session:
+        salt, earlier = training_runs.decisions(session)
+    return Question.about(data, Sides.of(material.bundle), earlier, salt)
+
+
+def judged_with(material: Material, question: "Question") -> Bundle:
+    """Return the active bundle with the sides of this question: patients of ended groups may be learned from."""
+    from training.sides import Sides
+
+    return Sides.of(material.bundle).released(question.plan.released).remembered_by(material.bundle)
+
+
 def run(
     application: Application,
     material: Material,
@@ -117,20 +166,24 @@ def run(
 
     `also` is done in the transaction that settles the candidate: promoted or not, it is told once.
     """
-    from training.promotion import decide_promotion
+    from training.promotion.decision import decide_promotion
     from training.retraining import retrain
+
+    question = ask(application, material, data)
 
     workplace = application.settings.data_dir / "training"
     workplace.mkdir(parents=True, exist_ok=True, mode=0o750)
     output = workplace / name
     candidate, held_out = retrain(
-        material.bundle, data, output, application.settings.data_dir / "features",
+        judged_with(material, question), data, output, application.settings.data_dir / "features",
         version=_free_version(application, material.model, name),
         fine_tune="all" if options.fine_tune == "all" else "last",
         epochs=options.epochs, command=command, observer=observer, int8=application.settings.training.int8,
+        battery=application.settings.training.battery, unknowns=application.settings.training.unknowns,
     )  # fmt: skip
     observer.on_stage("Comparing")
-    decision = decide_promotion(material.bundle, candidate, data, held_out)
+    scanners = scanners_of(application, material)
+    decision = decide_promotion(material.bundle, candidate, data, held_out, question, scanners)
     model = application.registry.import_bundle(str(output), actor=actor)
     if decision.promote and application.settings.model is not None:
         decision = decision.withheld(
@@ -165,6 +218,29 @@ def clear(application: Application, name: str) -> None:
     output = application.settings.data_dir / "training" / name
     for folder in (output, checkpoint_folder(output)):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def scanners_of(application: Application, material: Material) -> dict[str, str]:
+    """Return maker and kernel by series, as SQL knows them, or as a file of each folder of the base data says."""
+    found: dict[str, str] = {}
+    folders = {path.parent: path for source in material.base if not source.pictures for path in source.files}
+    for path in folders.values():
+        try:
+            head = read_head(path, ["SeriesInstanceUID", "Manufacturer", "ConvolutionKernel"])
+            found[str(head.SeriesInstanceUID)] = scanner(head.get("Manufacturer"), head.get("ConvolutionKernel"))
+        except Exception as error:  # pydicom raises whatever it likes on garbage; its scanner stays unknown
+            logger.debug("%s does not tell its scanner: %s", path, error)
+    with application.database.read() as session:
+        query = select(Series.series_uid, Series.kernel, Classification.header)
+        for uid, kernel, header in session.execute(query.outerjoin(Classification).order_by(Series.id)):
+            found[uid] = scanner((header or {}).get("manufacturer"), (header or {}).get("kernel") or kernel)
+    return found
+
+
+def scanner(manufacturer: object, kernel: object) -> str:
+    """Return the name of a group of exams whose images look alike."""
+    shown = kernel[0] if isinstance(kernel, (list, tuple)) and kernel else kernel
+    return f"{manufacturer or 'unknown'} / {shown or 'unknown'}"
 
 
 def labelled_exams(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:

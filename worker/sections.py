@@ -148,11 +148,16 @@ class DeliverySettings(_Section):
 
 
 class WorkerSettings(_Section):
-    """`[worker]`: how long a worker may hold an exam without a sign, and how much memory it may take."""
+    """`[worker]`: how long a worker may hold an exam without a sign, and how much memory it may take.
+
+    challenger: whether the newest challenger classifies in shadow, when no exam waits, what came in so many days.
+    """
 
     lease_seconds: float = Field(default=120, ge=5)
     memory_mb: int = Field(default=4096, ge=1024)
     stuck_seconds: float = Field(default=180, ge=5)
+    challenger: bool = True
+    challenger_days: int = Field(default=30, ge=1)
 
 
 class RetentionSettings(_Section):

@@ -14,6 +14,7 @@ from models.errors import ModelError
 from pacs.discreet import said
 from pacs.errors import Rejected
 from worker import exams, results
+from worker.challenge import ChallengeStage
 from worker.choice import Choice, Chosen
 from worker.classification import ClassifiedExam, classify_series
 from worker.database import Database
@@ -60,7 +61,9 @@ class ClassificationStage:
         shadow: bool = False,
         lease: timedelta = exams.LEASE,
         alive: Callable[[], None] = lambda: None,
+        challenge: ChallengeStage | None = None,
     ) -> None:
+        self._challenge = challenge
         self._lease, self._alive = lease, alive
         self._database = database
         self._registry = registry
@@ -71,14 +74,14 @@ class ClassificationStage:
         self._broken = ""  # the sha256 that was last complained of
 
     def run_one(self, owner: str) -> bool:
-        """Classify the exam that comes next; False where none waits or there is no model to classify it with."""
+        """Classify the exam that comes next, or one in shadow; False where none waits or there is no model."""
         loaded = self._classifier()
         if loaded is None:
             return False
         model, classifier = loaded
         held = exams.claim(self._database, self._data_dir, owner, self._lease, together=self._together)
         if held is None:
-            return False
+            return self._challenge is not None and self._challenge.run_one(owner)
         logger.info("Series %s revision %d: %d instances.", held.series_uid, held.revision, len(held.paths))
         try:
             self._run(held, classifier, model)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from pacs.discreet import said
 from pacs.spool import Spool
-from worker import exams, liveness, notices, outbox, retention, training_runs
+from worker import challengers, exams, liveness, notices, outbox, retention, training_runs
 from worker.assembly import Assembly
 from worker.audit_relay import AuditRelay
 from worker.broker import ENOUGH_MESSAGES, Broker
@@ -59,7 +59,7 @@ class Sweep:
         self._broker = broker
         self._journal, self._commitments, self._assembly = journal, commitments, assembly
         self._work_switch, self._audit_relay, self._notes = work_switch, audit_relay, notes
-        self._next_housekeeping = 0.0
+        self._next_housekeeping = self._next_challenge = 0.0
         self._complaint = ""
 
     def tick(self) -> None:
@@ -115,6 +115,19 @@ class Sweep:
         for queue, count in waiting.items():
             if count:
                 self._broker.wake(queue, count)
+        if not waiting.get(CLASSIFY):
+            self._wake_challenger()
+
+    def _wake_challenger(self) -> None:
+        """Wake a worker for what a challenger has not looked at, now and then: it is in no hurry."""
+        configured = self._settings.worker
+        if not configured.challenger or time.monotonic() < self._next_challenge:
+            return
+        self._next_challenge = time.monotonic() + WAKE_AGAIN.total_seconds()
+        with self._database.read() as session:
+            found = challengers.due(session, self._registry, configured.challenger_days)
+        if found is not None:
+            self._broker.wake(CLASSIFY)
 
     def _collect(self) -> None:
         self._journal.collect(self._database)

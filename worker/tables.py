@@ -3,16 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    ForeignKey,
-    Index,
-    String,
-    Text,
-    UniqueConstraint,
-    false,
-    text,
-)
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from worker.table_base import Base
@@ -259,6 +250,31 @@ class SliceResult(Base):
     key_rank: Mapped[int | None]
     outlines: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     activation: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class ChallengerResult(Base):
+    """What a challenger said of an exam, in shadow: nothing of it is ever reported.
+
+    verdict: None until it is there, and for an exam that it could not classify (verdict_code, verdict_reason say why).
+    attempts: how often it was begun. lease_owner: the worker that classifies it now, until lease_until.
+    """
+
+    __tablename__ = "challenger_results"
+    __table_args__ = (UniqueConstraint("model_id", "classification_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    classification_id: Mapped[int] = mapped_column(ForeignKey("classifications.id"), index=True)
+    attempts: Mapped[int]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    verdict: Mapped[str | None] = mapped_column(String(64))
+    probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    verdict_code: Mapped[str | None] = mapped_column(String(64))
+    verdict_reason: Mapped[str | None] = mapped_column(Text)
+    distance: Mapped[float | None]
+    seconds: Mapped[float | None]
+    classified_at: Mapped[datetime | None]
 
 
 class Report(Base):

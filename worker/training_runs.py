@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy import CursorResult, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from worker import audit
 from worker.database import Database, now
 from worker.errors import LeaseLostError, WorkerError
-from worker.tables import ModelVersion, TrainingRun
+from worker.tables import ModelVersion, Promotion, TrainingRun
+
+if TYPE_CHECKING:
+    from training.promotion.groups import Asked
 
 LEASE = timedelta(minutes=10)
 MAX_ATTEMPTS = 3
@@ -187,8 +190,47 @@ def as_json(run: TrainingRun) -> dict[str, Any]:
         "requested_at": run.requested_at.isoformat(),
         "finished_at": None if run.finished_at is None else run.finished_at.isoformat(),
         "outcome": run.outcome,
-        "figures": run.figures,
+        "figures": _shown(run.figures),
     }
+
+
+def decisions(session: Session) -> tuple[str | None, "list[Asked]"]:
+    """Return what was asked about earlier candidates, and the salt of the patients' hashes; it is the same for all."""
+    from training.promotion.groups import Asked
+
+    served = exists().where(Promotion.model_id == TrainingRun.model_id)
+    salt, earlier = None, []
+    for run, has_served in session.execute(select(TrainingRun, served).order_by(TrainingRun.id)):
+        figures = run.figures or {}
+        if run.state == RunState.DONE and "asked" in figures:
+            salt = salt or figures["asked"]["salt"]
+            hashes = frozenset(figures["asked"]["patients"])
+            earlier.append(Asked(figures["group"], hashes, figures["alpha"], has_served))
+    return salt, earlier
+
+
+def of_model(session: Session, model_id: int) -> TrainingRun | None:
+    """Return the retraining that made a model; None where it came from elsewhere."""
+    return session.scalar(
+        select(TrainingRun)
+        .where(TrainingRun.model_id == model_id, TrainingRun.state == RunState.DONE)
+        .order_by(TrainingRun.id.desc())
+        .limit(1)
+    )
+
+
+def not_shown(run: TrainingRun | None) -> int | None:
+    """Return on how many patients a candidate was not shown to be safe; None where it was, or was never one."""
+    if run is None or run.figures is None or run.figures.get("promote", False):
+        return None
+    return int(run.figures.get("patients", 0))
+
+
+def _shown(figures: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return figures without the hashes of patients, which nobody reads."""
+    if figures is None or "asked" not in figures:
+        return figures
+    return {**figures, "asked": len(figures["asked"]["patients"])}
 
 
 def due_to_wake(stale_before: Any) -> Any:

@@ -1,6 +1,8 @@
 """Labels, candidates, and the rule by which one of them is promoted."""
 
 import dataclasses
+import hashlib
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from tests.bundles import SIZE, make_bundle, patients, tiny_data
 from tests.integration.test_database import add_series
 from tests.plant import Plant
 from tests.slices import labelled_slices
+from training.dataset import LabelledSlices
 from training.errors import DatasetError, TrainingError
 from training.phantom import PhantomExam
-from training.promotion import decide_promotion
+from training.promotion.decision import Question, decide_promotion
 from training.recipe import Observer
 from training.retraining import split, summary
 from training.sides import Sides
@@ -43,6 +46,22 @@ def plant(tmp_path: Path, database: Database, poor: Bundle) -> Plant:
     return made
 
 
+def _falls_to_the_test(name: str) -> bool:
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 < 4
+
+
+def many() -> LabelledSlices:
+    """The tiny data, and as many patients again whom no model knows, all of them held out."""
+    counts = patients(("UIP", "NSIP"), 24)
+    for name, known in counts.items():
+        new = filter(_falls_to_the_test, (f"{name}-new-{number}" for number in count()))
+        known.update(dict.fromkeys(islice(new, 42), 2))
+    return labelled_slices(counts, size=SIZE)
+
+
+MANY = many()
+
+
 def material(plant: Plant) -> Material:
     with plant.database.read() as session:
         model = plant.app.registry.active(session)
@@ -52,18 +71,35 @@ def material(plant: Plant) -> Material:
     return Material(model, open_bundle(plant.app.registry.folder(model)), (), (), ())
 
 
+def asked(data: LabelledSlices, bundle: Bundle) -> Question:
+    return Question.about(data, Sides.of(bundle), [])
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every bundle had passed its battery."""
+    battery = {"asked": 240, "named": 0, "passed": True}
+    monkeypatch.setattr("training.promotion.decision.battery_of", lambda _description: battery)
+
+
 @ON_SQLITE
-def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor: Bundle) -> None:
+def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor: Bundle, passed: None) -> None:
     stages: list[str] = []
+    settled: list[str] = []
     outcome = retraining.run(
-        plant.app, material(plant), tiny_data(), Options(epochs=30), Observer(on_stage=stages.append),
+        plant.app, material(plant), MANY, Options(epochs=30), Observer(on_stage=stages.append),
         name="r1", actor="ana", command="reticula retrain",
+        also=lambda _session, decision, _model: settled.append(decision.sentence),
     )  # fmt: skip
     decision = outcome.decision
     assert decision.promote, decision.sentence
+    assert settled == [decision.sentence]
     assert decision.gain is not None
     assert decision.gain[0] > decision.gain[1] > 0
-    assert decision.patients == 6  # of 48 the part of 8 that was held out
+    assert decision.moved is not None
+    assert decision.moved[1] == 0
+    assert decision.patients == sum(Sides.of(poor).side(name) == "test" for name in set(MANY.patients.tolist()))
+    assert decision.patients >= 72
     versions = {version.version: version for version in plant.app.registry.all()}
     assert versions["1+r1"].active
     assert not versions["1"].active
@@ -76,14 +112,14 @@ def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor:
 
     candidate = open_bundle(made).description
     assert candidate.parent == poor.sha256
-    assert candidate.data["patients_by_side"] == held
+    assert set(held["test"]) <= set(candidate.data["patients_by_side"]["test"])
     assert candidate.data["limits"] == poor.description.data["limits"]
     everyone = Sides.of(open_bundle(made))
     assert {name: everyone.side(name) for name in tiny_data().patients.tolist()} == {
         name: Sides.of(poor).side(name) for name in tiny_data().patients.tolist()
     }
     # Wrong labels make a worse candidate: it is kept, and stays what it is.
-    data = tiny_data()
+    data = MANY
     learned = np.array([Sides.of(poor).side(name) != "test" for name in data.patients.tolist()])
     misled = dataclasses.replace(data, labels=np.where(learned, 1 - data.labels, data.labels))
     again = retraining.run(
@@ -91,13 +127,17 @@ def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor:
         name="r2", actor="ana", command="reticula retrain",
     )  # fmt: skip
     assert not again.decision.promote
-    assert "Not promoted" in again.decision.sentence
+    assert "Not promoted: not shown to be safe:" in again.decision.sentence
+    assert again.decision.moved is not None
+    assert again.decision.moved[1] > 30
     assert {version.version for version in plant.app.registry.all() if version.active} == {"1+r1"}
     assert "1+r2" in {version.version for version in plant.app.registry.all()}
 
 
 @ON_SQLITE
-def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(plant: Plant, poor: Bundle, tmp_path: Path) -> None:
+def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(
+    plant: Plant, poor: Bundle, tmp_path: Path, passed: None
+) -> None:
     from tests.bundles import another_version
 
     other = another_version(poor, tmp_path / "other", "9")
@@ -108,11 +148,12 @@ def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(plant: Plant, p
             plant.app.registry.promote("tiny 9", actor="bob")
 
     outcome = retraining.run(
-        plant.app, material(plant), tiny_data(), Options(), Observer(on_stage=meanwhile),
+        plant.app, material(plant), MANY, Options(), Observer(on_stage=meanwhile),
         name="r1", actor="ana", command="",
     )  # fmt: skip
     assert not outcome.decision.promote
     assert "another model was made active" in outcome.decision.sentence
+    assert "1+r1" in {version.version for version in plant.app.registry.all()}
     assert {version.version for version in plant.app.registry.all() if version.active} == {"9"}
 
 
@@ -161,13 +202,18 @@ def test_who_was_learned_from_once_is_never_held_out(poor: Bundle) -> None:
 def test_without_enough_held_out_patients_nobody_is_promoted(poor: Bundle) -> None:
     data = tiny_data()
     few = np.flatnonzero(np.isin(data.patients, ["UIP-0", "NSIP-0"]))
-    decision = decide_promotion(poor, poor, data, few)
-    assert not decision.promote
-    assert "2 patients are held out, 5 are needed" in decision.sentence
-    one_class = np.flatnonzero(data.kinds == "UIP")
-    assert "none of them NSIP" in decide_promotion(poor, poor, data, one_class).sentence
-    same = decide_promotion(poor, poor, data, np.arange(len(data)))
-    assert (same.promote, same.gain) == (False, (0.0, 0.0, 0.0))
+    question = asked(data, poor)
+    decision = decide_promotion(poor, poor, data, few, question)
+    assert (decision.promote, decision.alpha) == (False, 0.0)
+    assert "not shown to be safe: 6 patients" in decision.sentence
+    assert "66 more are missing" in decision.sentence
+    same = decide_promotion(poor, poor, data, np.arange(len(data)), question)
+    assert (same.promote, same.gain, same.moved) == (False, (0.0, 0.0, 0.0), (0, 0))
+    assert len(same.as_json()["asked"]["patients"]) == 6
+    enough = decide_promotion(poor, poor, MANY, np.arange(len(MANY)), asked(MANY, poor))
+    assert (enough.promote, enough.alpha > 0) == (False, True)
+    assert "0 better off and 0 worse" in enough.sentence
+    assert "it was not asked about unknowns" in enough.sentence
 
 
 def test_nobody_to_hold_out_or_to_learn_from_is_refused(poor: Bundle) -> None:

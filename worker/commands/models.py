@@ -6,10 +6,11 @@ import typer
 from rich.table import Table
 
 from models.bundle import open_bundle
-from worker import audit, console, training_runs
+from worker import audit, challengers, console, training_runs
 from worker.commands import learning
 from worker.commands.context import application
 from worker.commands.guard import guard
+from worker.commands.model_comparison import compare
 from worker.commands.quantise import quantise
 from worker.registry import Questions, as_json
 from worker.tables import TrainingRun
@@ -18,7 +19,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The models."
 # A retraining that has made no model yet, in the list of models.
 _NO_MODEL = dict.fromkeys(
     ("name", "version", "architecture", "bundle_sha256", "parent", "path", "imported_at", "imported_by", "metrics")
-) | {"active": False}
+) | {"active": False, "challenger": False}
 Despite = Annotated[
     str, typer.Option(help="Why it shall classify although it named what it must not; every object will say so.")
 ]
@@ -31,13 +32,18 @@ def list_models(as_json_: AsJson = False) -> None:
 
     Example: reticula models list
     """
-    versions = application().registry.all()
+    registry = application().registry
+    versions = registry.all()
     with application().database.read() as session:
         runs = training_runs.listed(session)
+        challenging = {version.id for version in challengers.challengers(session, registry.active(session))}
     by_model = {run.model_id: run for run in runs if run.model_id is not None}
     without = [run for run in runs if run.model_id is None]
     if as_json_:
-        rows = [{**as_json(version), "training": _run(by_model.get(version.id))} for version in versions]
+        rows = [
+            {**as_json(version), "challenger": version.id in challenging, "training": _run(by_model.get(version.id))}
+            for version in versions
+        ]
         console.say_json([*({**_NO_MODEL, "training": _run(run)} for run in without), *rows])
         return
     table = Table("name", "version", "architecture", "state", "parent", "imported", "by", "sha256", "remark")
@@ -52,7 +58,7 @@ def list_models(as_json_: AsJson = False) -> None:
             version.name,
             version.version,
             version.architecture,
-            "active" if version.active else "",
+            "active" if version.active else "challenger" if version.id in challenging else "",
             version.parent.version if version.parent is not None else "",
             f"{version.imported_at:%Y-%m-%d %H:%M}",
             version.imported_by,
@@ -78,22 +84,32 @@ def show(
     registry = application().registry
     with application().database.read() as session:
         version = registry.find(session, name)
+        carried = challengers.safety(session, version)
+        run = training_runs.of_model(session, version.id)
     if as_json_:
-        console.say_json(as_json(version))
+        console.say_json({**as_json(version), "safety": carried, "training": _run(run)})
         return
     console.say((registry.folder(version) / "card.md").read_text(encoding="utf-8"))
+    if carried is not None:
+        console.say(carried)
 
 
 @app.command()
 def promote(
     name: Annotated[str, typer.Argument(help="Name, 'name version', or the start of the checksum.")],
     despite: Despite = "",
+    because: Annotated[
+        str | None, typer.Option(help="Why; needed for a candidate that no retraining has shown to be safe.")
+    ] = None,
 ) -> None:
     """Make an imported model the active one.
 
     Example: reticula models promote 'uip-nsip 2'
     """
-    version = application().registry.promote(name, actor=audit.person(), despite=despite)
+    app_ = application()
+    version = challengers.promote(
+        app_.database, app_.registry, name, actor=audit.person(), because=because, despite=despite
+    )
     console.say(f"Model {version.name} {version.version} is active.{_pinned()}")
 
 
@@ -114,6 +130,7 @@ def _pinned() -> str:
 
 app.command()(quantise)
 app.command()(guard)
+app.command("compare")(compare)
 
 
 @app.command("import")

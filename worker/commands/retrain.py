@@ -19,6 +19,7 @@ from worker.commands import learning
 from worker.commands.context import application
 from worker.commands.learning import FineTuneOption, chosen
 from worker.errors import LeaseLostError, UnavailableError, WorkerError
+from worker.label_check import LabelCheck, check_labels
 from worker.queues import TRAINING
 from worker.retraining import Options
 from worker.tables import ModelVersion
@@ -26,7 +27,8 @@ from worker.training_runs import HeldRun, RunState
 
 if TYPE_CHECKING:
     from training.dataset import LabelledSlices
-    from training.promotion import Decision
+    from training.promotion.decision import Decision
+    from training.promotion.groups import Plan
     from training.recipe import Observer
 
 logger = logging.getLogger(__name__)
@@ -38,13 +40,21 @@ def retrain(
     dataset: Annotated[Path | None, typer.Option(help="Base data (default: the setting training.dataset).")] = None,
     fine_tune: FineTuneOption = "last",
     epochs: Annotated[int, typer.Option(help="Times through the data, at most.", min=1)] = 30,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be used.")] = False,
+    confirm_labels: Annotated[
+        str | None, typer.Option(help="Learn from labels that look wrong all the same, and say why.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be used, and whether a candidate could be promoted.")
+    ] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Let a worker do it; see 'reticula models list'.")] = False,
     run: Annotated[int | None, typer.Option(help="Do what was queued under this number.", hidden=True)] = None,
     owner: Annotated[str, typer.Option(help="In whose name.", hidden=True)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a candidate from the active model, with base data and labelled exams, and promote it if it is better.
+    """Train a candidate from the active model, with base data and labelled exams.
+
+    It is promoted by itself only where held-out patients show that it is better and harms nobody. Else it is a
+    challenger: it classifies in shadow, and a person may promote it with 'reticula models promote --because'.
 
     Example: reticula retrain --dataset /srv/base --dry-run
     """
@@ -52,6 +62,7 @@ def retrain(
         dataset=dataset.absolute() if dataset is not None else None,
         fine_tune=chosen(fine_tune, ("last", "all"), "--fine-tune"),
         epochs=epochs,
+        confirm_labels=(confirm_labels or "").strip() or None,
     )
     if queue and (dry_run or as_json):
         raise typer.BadParameter("Leave out --queue: a queued run tells of itself in 'reticula models list'.")
@@ -63,6 +74,9 @@ def retrain(
         _queued_run(run, owner or training_runs.new_owner())
         return
     material = retraining.gather(application(), options)
+    found = _looked_at(material)
+    if not dry_run:
+        retraining.checked(application(), material, options)
     with learning.shown_run() as (bars, observer):
         reading = bars.add_task("Reading", total=len(material.base) + len(material.labelled))
         data = retraining.read(
@@ -74,7 +88,9 @@ def retrain(
             from training.retraining import summary
             from training.sides import Sides
 
-            _show_plan(summary(data, Sides.of(material.bundle)), material, as_json=as_json)
+            question = retraining.ask(application(), material, data)
+            sides = Sides.of(retraining.judged_with(material, question))
+            _show_plan(summary(data, sides), material, found, question.plan, as_json=as_json)
             return
         outcome = _run_here(material, data, options, observer)
     if as_json:
@@ -83,8 +99,19 @@ def retrain(
     console.say(f"Model {outcome.model.name} {outcome.model.version} is imported. {outcome.decision.sentence}")
 
 
+def _looked_at(material: retraining.Material) -> LabelCheck:
+    """Look at the labels, and say what was found."""
+    with application().database.read() as session:
+        found = check_labels(session, material.model)
+    for sentence in found.sentences():
+        console.err.print(sentence, markup=False)
+    return found
+
+
 def _queue(options: Options) -> None:
-    retraining.gather(application(), options)  # what cannot work is said now
+    material = retraining.gather(application(), options)  # what cannot work is said now
+    _looked_at(material)
+    retraining.checked(application(), material, options)
     number = training_runs.request(application().database, options.as_json(), actor=audit.person())
     try:
         application().broker.wake(TRAINING)
@@ -150,6 +177,7 @@ def _queued_run(number: int, owner: str) -> None:
     try:
         options = Options.from_json(held.options)
         material = retraining.gather(app, options)
+        retraining.checked(app, material, options)
         left_out: list[str] = []
         data = retraining.read(material, left_out.append)
     except UnavailableError:
@@ -197,11 +225,18 @@ def _observer(held: HeldRun) -> "Observer":
     return Observer(on_count=tell, progress=Progress(on_batch=tell, on_epoch=on_epoch), on_stage=on_stage)
 
 
-def _show_plan(plan: dict[str, Any], material: retraining.Material, *, as_json: bool) -> None:
+def _show_plan(
+    plan: dict[str, Any], material: retraining.Material, labels: LabelCheck, question: "Plan", *, as_json: bool
+) -> None:
     model = f"{material.model.name} {material.model.version}"
     if as_json:
         content = {"model": model, "sides": plan, "labelled": len(material.labelled),
-                   "unusable": [{"series_uid": uid, "reason": why} for uid, why in material.unusable]}  # fmt: skip
+                   "unusable": [{"series_uid": uid, "reason": why} for uid, why in material.unusable],
+                   "ends_as": "challenger" if question.alpha is None else "promoted where shown",
+                   "held_out": {"patients": question.patients, **question.counts}, "lacking": dict(question.lacking),
+                   "group": question.group, "attempt": question.attempt, "error": question.alpha,
+                   "suspect_labels": [vars(finding) for finding in labels.findings],
+                   "labels_must_be_confirmed": labels.too_many}  # fmt: skip
         console.say_json(content)
         return
     table = Table("side", "class", "patients", "slices")
@@ -209,4 +244,11 @@ def _show_plan(plan: dict[str, Any], material: retraining.Material, *, as_json: 
         for kind, count in kinds.items():
             table.add_row(side, kind, str(count["patients"]), str(count["slices"]))
     console.out.print(table)
+    if labels.labelled:
+        must = " They must be confirmed with --confirm-labels, or mended." if labels.too_many else ""
+        console.say(f"{labels.summary()}{must}")
+    pinned = application().settings.model
+    if pinned is not None:
+        console.say(f"The setting 'model' says {pinned}: no candidate is promoted by itself.")
+    console.say(question.sentence())
     console.say(f"A candidate would start from {model}; {len(material.labelled)} labelled exams. Nothing was trained.")
