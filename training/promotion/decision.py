@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from models.bundle import Bundle, Description
+from models.bundle import Bundle
 from training.dataset import BACKGROUND, LabelledSlices
 from training.evaluation import classify
 from training.intervals import CONFIDENCE
@@ -102,7 +102,7 @@ def decide_promotion(
         return undecided
     before, after = (_Judged.of(bundle, data, rows) for bundle in (active, candidate))
     patients = compared(before.exams, after.exams, data.classes, scanners or {})
-    battery = battery_condition(*map(battery_of, (active.description, candidate.description)))
+    battery = battery_condition(active.description.battery, candidate.description.battery)
     judged = judge(patients, data.classes, asked.alpha or 0.0, battery)
     promote = asked.alpha is not None and judged.holds
     moved = sum(each.rises for each in patients), sum(each.falls for each in patients)
@@ -117,12 +117,6 @@ def decide_promotion(
         active=before.figures,
         candidate=after.figures,
     )
-
-
-def battery_of(description: Description) -> Mapping[str, Any] | None:
-    """Return what a bundle said of the unknowns that it was asked about; None where it was not asked."""
-    found: Mapping[str, Any] | None = getattr(description, "battery", None)
-    return found
 
 
 def _sentence(asked: Plan, judged: Judgement, moved: tuple[int, int]) -> str:
