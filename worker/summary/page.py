@@ -25,8 +25,8 @@ from worker.summary.wording import WORDING, day, doubts, moment, percent, reason
 _LEFT, _RIGHT, _TOP, _BOTTOM = MARGIN + 0.003, 1 - MARGIN - 0.003, 1 - MARGIN - 0.005, MARGIN + 0.005
 _SLICES, _COLUMNS, _GAP = 6, 3, 12
 _TILE = 256  # pixels of a key slice's longer side
-_WALL = 0.40  # where the key slices begin
-_FACT_LETTERS, _LINE_LETTERS, _LIMIT_LINES = 44, 150, 3
+_WALL, _HIGHEST = 0.40, 0.44  # where the key slices begin, and how high they may be
+_FACT_LETTERS, _LINE_LETTERS, _LIMIT_LINES = 44, 176, 3
 # Letters stay letters: whoever prints or searches the page has real fonts.
 _TRUE_TYPE = 42
 
@@ -92,7 +92,7 @@ def _draw_verdict(figure: Figure, material: Material, theme: Theme) -> None:
         verdict += "" if exam.certainty is None else f" {percent(exam.certainty, exam.language)}"
         subtitle = codes.translation(known.code_value, known.code_scheme, exam.language) or known.code_meaning
     _write(figure, _LEFT, _TOP, verdict, theme, size=28, colour=colour, bold=True)
-    _write(figure, _LEFT, _TOP - 0.052, "\n".join(wrap(subtitle, 44)), theme, size=12.5, bold=not exam.committed)
+    _write(figure, _LEFT, _TOP - 0.052, "\n".join(wrap(subtitle, 46)), theme, size=12.5, bold=not exam.committed)
 
 
 def _draw_model(figure: Figure, material: Material, theme: Theme) -> None:
@@ -112,7 +112,7 @@ def _draw_model(figure: Figure, material: Material, theme: Theme) -> None:
 def _draw_facts(figure: Figure, material: Material, theme: Theme) -> None:
     """Warnings, then the probabilities of a verdict, then what it rests on."""
     exam, words = material.exam, WORDING[material.exam.language]
-    y = _TOP - 0.11
+    y = _TOP - 0.12
     warnings = _wrapped(doubts(exam), _FACT_LETTERS - 4, "!")
     if warnings:
         _write(figure, _LEFT, y, "\n".join(warnings), theme, size=9.5, colour=theme.warning, bold=True)
@@ -154,10 +154,11 @@ def _draw_slices(figure: Figure, material: Material, theme: Theme) -> None:
     scale = evidence_scale(material)
     tiles = [draw_heat_map(shown, scale, _TILE) for shown in material.slices[:_SLICES]]
     wall = _mosaic(tiles, theme)
-    width, (across, down) = _RIGHT - _WALL, theme.size
-    height = width * across / down * wall.shape[0] / wall.shape[1]
-    top = _TOP - 0.11
-    axes = figure.add_axes((_WALL, top - height, width, height))
+    across, down = theme.size
+    shape = across / down * wall.shape[0] / wall.shape[1]
+    height = min(_HIGHEST, (_RIGHT - _WALL) * shape)
+    top, width = _TOP - 0.11, height / shape
+    axes = figure.add_axes((_RIGHT - width, top - height, width, height))
     axes.imshow(wall, interpolation="nearest")
     axes.axis("off")
     for index, shown in enumerate(material.slices[:_SLICES]):
@@ -166,7 +167,7 @@ def _draw_slices(figure: Figure, material: Material, theme: Theme) -> None:
     name = short_name(exam.classes[material.likeliest].name, exam.language)
     said = words.map.format(name=name) if mapped else words.no_map
     said = said if exam.committed else words.silent
-    _write(figure, _WALL, top - height - 0.008, said, theme, size=8.5, colour=theme.faint)
+    _write(figure, _RIGHT - width, top - height - 0.008, said, theme, size=8.5, colour=theme.faint)
 
 
 def _label_slice(axes: Axes, index: int, shown: ShownSlice, material: Material, theme: Theme) -> None:
