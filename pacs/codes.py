@@ -21,6 +21,9 @@ _SHORT = {
     "indeterminate": ("Indeterminate", "Indeterminado", "Indeterminado"),
 }
 
+# Reasons of abstention whose private code is another one: these are taken by a criterion of completeness.
+_REASON_VALUES = {"incomplete": "too_little_lung"}
+
 
 def meaning(value: str, scheme: str, language: Language) -> str:
     """Return the meaning of a code in a language. Raises KeyError for a code that the report does not use."""
@@ -36,6 +39,16 @@ def translation(value: str, scheme: str, language: Language) -> str | None:
 def table() -> Mapping[Key, tuple[str, str, str]]:
     """Return every (code, scheme) with its meanings, in the order of LANGUAGES."""
     return MEANINGS
+
+
+def reason_value(code: str) -> str:
+    """Return the private code of a reason of abstention (`models.verdict.ReasonCode`) as reports have it."""
+    return _REASON_VALUES.get(code, code)
+
+
+def reason_of(value: str) -> str:
+    """Return the reason of abstention that a private code of a report stands for."""
+    return next((code for code, stated in _REASON_VALUES.items() if stated == value), value)
 
 
 def short_name(name: str, language: Language) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
-PRIVATE_SCHEME = "99RETICULA"  # ours, for what no standard code was found
+from pacs.private_meanings import PRIVATE_MEANINGS, PRIVATE_SCHEME
+
+__all__ = ["MEANINGS", "PRIVATE_SCHEME", "Key"]
 
 Key = tuple[str, str]
 
 # (code, scheme): (English, Brazilian Portuguese, Spanish). English as in PS3.16, RadLex and SNOMED CT.
-MEANINGS: Mapping[Key, tuple[str, str, str]] = {
+_STANDARD: Mapping[Key, tuple[str, str, str]] = {
     # The tree of TID 1500 and what it draws in
     ("126000", "DCM"): (
         "Imaging Measurement Report",
@@ -153,6 +155,7 @@ MEANINGS: Mapping[Key, tuple[str, str, str]] = {
     ("pt-BR", "RFC5646"): ("Portuguese (Brazil)", "Português (Brasil)", "Portugués (Brasil)"),
     ("es", "RFC5646"): ("Spanish", "Espanhol", "Español"),
     ("24627-2", "LN"): ("CT Chest", "TC de tórax", "TC de tórax"),
+    ("25045-6", "LN"): ("CT unspecified body region", "TC de região não especificada", "TC de región no especificada"),
     # The notice that there is no result, and rejection notes (IHE RAD TF-1, Imaging Object Change Management)
     ("55110-1", "LN"): ("Conclusions", "Conclusões", "Conclusiones"),
     ("121077", "DCM"): ("Conclusion", "Conclusão", "Conclusión"),
@@ -196,172 +199,6 @@ MEANINGS: Mapping[Key, tuple[str, str, str]] = {
     ),
     ("39607008", "SCT"): ("Lung", "Pulmão", "Pulmón"),
     ("51440002", "SCT"): ("Right and left", "Direito e esquerdo", "Derecho e izquierdo"),
-    # Ours: no standard code was found
-    ("PROB-UIP", PRIVATE_SCHEME): (
-        "Probability of UIP pattern",
-        "Probabilidade do padrão PIU",
-        "Probabilidad del patrón NIU",
-    ),
-    ("PROB-NSIP", PRIVATE_SCHEME): (
-        "Probability of NSIP pattern",
-        "Probabilidade do padrão PINE",
-        "Probabilidad del patrón NINE",
-    ),
-    ("PROB-normal", PRIVATE_SCHEME): (
-        "Probability of a normal lung",
-        "Probabilidade de pulmão normal",
-        "Probabilidad de pulmón normal",
-    ),
-    ("PROB-other", PRIVATE_SCHEME): (
-        "Probability of another disease",
-        "Probabilidade de outra doença",
-        "Probabilidad de otra enfermedad",
-    ),
-    ("SLICES-normal", PRIVATE_SCHEME): (
-        "Slices called normal",
-        "Cortes classificados como normais",
-        "Cortes clasificados como normales",
-    ),
-    ("SLICES-other", PRIVATE_SCHEME): (
-        "Slices called another disease",
-        "Cortes classificados como outra doença",
-        "Cortes clasificados como otra enfermedad",
-    ),
-    ("SLICES", PRIVATE_SCHEME): ("Slices classified", "Cortes classificados", "Cortes clasificados"),
-    ("SLICES-RECEIVED", PRIVATE_SCHEME): ("Slices in the series", "Cortes na série", "Cortes en la serie"),
-    ("SLICES-UIP", PRIVATE_SCHEME): (
-        "Slices called UIP",
-        "Cortes classificados como PIU",
-        "Cortes clasificados como NIU",
-    ),
-    ("SLICES-NSIP", PRIVATE_SCHEME): (
-        "Slices called NSIP",
-        "Cortes classificados como PINE",
-        "Cortes clasificados como NINE",
-    ),
-    ("COMPLETENESS", PRIVATE_SCHEME): (
-        "Completeness of the series",
-        "Completude da série",
-        "Completitud de la serie",
-    ),
-    ("SCOPE", PRIVATE_SCHEME): ("Indication", "Indicação", "Indicación"),
-    ("not_confirmed", PRIVATE_SCHEME): (
-        "Systemic sclerosis was not confirmed",
-        "Esclerose sistêmica não confirmada",
-        "Esclerosis sistémica no confirmada",
-    ),
-    ("by_rule", PRIVATE_SCHEME): (
-        "Chosen by a rule of the hospital",
-        "Escolhido por uma regra do hospital",
-        "Elegido por una regla del hospital",
-    ),
-    ("REASON", PRIVATE_SCHEME): (
-        "Reason of abstention",
-        "Motivo da abstenção",
-        "Motivo de la abstención",
-    ),
-    ("few_slices", PRIVATE_SCHEME): (
-        "Too few slices show enough lung",
-        "Poucos cortes mostram pulmão suficiente",
-        "Pocos cortes muestran pulmón suficiente",
-    ),
-    ("unfamiliar", PRIVATE_SCHEME): (
-        "Unlike the exams that the model was trained on",
-        "Diferente dos exames com que o modelo foi treinado",
-        "Distinto de los exámenes con que se entrenó el modelo",
-    ),
-    ("undecided", PRIVATE_SCHEME): (
-        "No pattern is probable enough",
-        "Nenhum padrão é suficientemente provável",
-        "Ningún patrón es suficientemente probable",
-    ),
-    ("quiet_period", PRIVATE_SCHEME): (
-        "No instance for the quiet period",
-        "Nenhuma instância no período de espera",
-        "Ninguna instancia en el periodo de espera",
-    ),
-    ("incomplete", PRIVATE_SCHEME): (
-        "Fewer instances came than the PACS has",
-        "Chegaram menos instâncias do que o PACS tem",
-        "Llegaron menos instancias de las que tiene el PACS",
-    ),
-    ("maximum_wait", PRIVATE_SCHEME): (
-        "The maximum wait was over",
-        "O tempo máximo de espera acabou",
-        "Terminó la espera máxima",
-    ),
-    ("expected_count", PRIVATE_SCHEME): (
-        "All instances that the PACS names",
-        "Todas as instâncias indicadas pelo PACS",
-        "Todas las instancias que indica el PACS",
-    ),
-    ("reprocess", PRIVATE_SCHEME): (
-        "Classified again by request",
-        "Reclassificado a pedido",
-        "Reclasificado a petición",
-    ),
-    # Why an exam has no result: the reason codes of series
-    ("NO-RESULT", PRIVATE_SCHEME): ("Why there is no result", "Por que não há resultado", "Por qué no hay resultado"),
-    ("too_few_slices", PRIVATE_SCHEME): (
-        "The series has too few slices",
-        "A série tem poucos cortes",
-        "La serie tiene pocos cortes",
-    ),
-    ("no_lungs", PRIVATE_SCHEME): (
-        "No slice shows enough lung",
-        "Nenhum corte mostra pulmão suficiente",
-        "Ningún corte muestra pulmón suficiente",
-    ),
-    ("not_axial", PRIVATE_SCHEME): (
-        "The images are not axial",
-        "As imagens não são axiais",
-        "Las imágenes no son axiales",
-    ),
-    ("projection", PRIVATE_SCHEME): (
-        "The series is a projection, not slices",
-        "A série é uma projeção, não cortes",
-        "La serie es una proyección, no cortes",
-    ),
-    ("mixed_orientation", PRIVATE_SCHEME): (
-        "The images have more than one orientation",
-        "As imagens têm mais de uma orientação",
-        "Las imágenes tienen más de una orientación",
-    ),
-    ("no_geometry", PRIVATE_SCHEME): (
-        "Images lack position, orientation or pixel spacing",
-        "Faltam posição, orientação ou espaçamento nas imagens",
-        "Faltan posición, orientación o espaciado en las imágenes",
-    ),
-    ("undecodable", PRIVATE_SCHEME): (
-        "The pixels of the images cannot be decoded",
-        "Os pixels das imagens não podem ser decodificados",
-        "Los píxeles de las imágenes no se pueden decodificar",
-    ),
-    ("missing_files", PRIVATE_SCHEME): (
-        "Received images are not at hand any more",
-        "As imagens recebidas não estão mais disponíveis",
-        "Las imágenes recibidas ya no están disponibles",
-    ),
-    ("memory", PRIVATE_SCHEME): (
-        "The series is too large",
-        "A série é grande demais",
-        "La serie es demasiado grande",
-    ),
-    ("error", PRIVATE_SCHEME): (
-        "The classification failed",
-        "A classificação falhou",
-        "La clasificación falló",
-    ),
-    ("worker_died", PRIVATE_SCHEME): (
-        "The classification broke off several times",
-        "A classificação foi interrompida várias vezes",
-        "La clasificación se interrumpió varias veces",
-    ),
-    ("report_failed", PRIVATE_SCHEME): (
-        "The report of the result could not be made",
-        "O relatório do resultado não pôde ser feito",
-        "El informe del resultado no se pudo hacer",
-    ),
     # Units
     ("%", "UCUM"): ("percent", "por cento", "por ciento"),
     ("mm", "UCUM"): ("millimeter", "milímetro", "milímetro"),
@@ -369,3 +206,4 @@ MEANINGS: Mapping[Key, tuple[str, str, str]] = {
     ("{pixels}", "UCUM"): ("Pixels", "Pixels", "Píxeles"),
     ("{-1:1}", "UCUM"): ("{-1:1}", "{-1:1}", "{-1:1}"),
 }
+MEANINGS: Mapping[Key, tuple[str, str, str]] = {**_STANDARD, **PRIVATE_MEANINGS}

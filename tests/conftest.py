@@ -35,6 +35,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     for name in list(os.environ):
         if name.startswith("RETICULA_") and not name.startswith("RETICULA_TEST_"):
             monkeypatch.delenv(name)
+    # A battery takes minutes: tests that need one ask it themselves.
+    monkeypatch.setenv("RETICULA_TRAINING__BATTERY", "0")
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
 

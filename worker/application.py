@@ -336,6 +336,8 @@ class Application:
             identities=self.identities,
             identity_check=self.identity_check(),
             rules=self.rules,
+            preference=self.preference,
+            research=self.settings.delivery.research_probabilities,
         )
 
     def identity_check(self) -> "IdentityCheck | None":

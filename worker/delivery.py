@@ -122,7 +122,7 @@ class DeliveryStage:
                 known = set(session.scalars(rows))
                 for destination in self._configured:
                     if destination.name not in known:
-                        names = objects_of(destination.objects, self._reports.key_slices(held.id))
+                        names = objects_of(destination.objects, self._reports.drawn(held.id))
                         session.add_all(_new_delivery(held, destination, name, unmade.get(name)) for name in names)
             return True
         return False
@@ -161,7 +161,7 @@ class DeliveryStage:
         """Make what goes out beside the report; return why something cannot be. The report goes out all the same."""
         wanted = {name: None for destination in self._configured for name in destination.objects}
         unmade: dict[str, str] = {}
-        for name in objects_of(list(wanted), self._reports.key_slices(series.id)):
+        for name in objects_of(list(wanted), self._reports.drawn(series.id)):
             if name == SR:
                 continue
             try:

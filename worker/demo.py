@@ -35,6 +35,7 @@ from worker.variables import CONFIG_VARIABLE
 SEED = 20
 _MARK = ".reticula-demo"
 _START_SECONDS = 60
+_ROUNDING = 0.00011  # two decimals of a percentage, which never reads 100 or 0
 _DONE = frozenset({State.REPORTED, State.REJECTED, State.FAILED})
 
 
@@ -216,10 +217,17 @@ def _differences(exam: dict[str, Any], report: ReadReport) -> Iterator[str]:
     known = KNOWN_CLASSES.get(exam["verdict"])
     if report.impression[0] != (known.code.value if known else INDETERMINATE_CODE):
         yield f"the report says {report.impression[2]}, SQL says {exam['verdict']}"
-    if abs(report.certainty - exam["certainty"]) > 0.0001:
-        yield f"the report is {report.certainty:.2%} certain, SQL {exam['certainty']:.2%}"
-    if any(abs(report.probabilities.get(name, -1) - value) > 0.0001 for name, value in exam["probabilities"].items()):
-        yield "the probabilities in the report are not those in SQL"
+    if known is None:
+        if report.certainty is not None or report.probabilities:
+            yield "the report states probabilities, and there is no verdict"
+        if not report.reason_code:
+            yield "the report does not say why there is no verdict"
+    else:
+        if report.certainty is None or abs(report.certainty - exam["certainty"]) > _ROUNDING:
+            yield f"the report is certain to {report.certainty}, SQL to {exam['certainty']}"
+        stated = report.probabilities
+        if any(abs(stated.get(name, -1) - value) > _ROUNDING for name, value in exam["probabilities"].items()):
+            yield "the probabilities in the report are not those in SQL"
     if report.patient_id != exam["patient_id"]:
         yield "the report names another patient"
     if report.sop_uids != {image["sop_uid"] for image in exam["slices"] if image["classified"]}:

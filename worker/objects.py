@@ -1,6 +1,7 @@
 """What goes out for an exam: the report, and beside it what a destination's settings name."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydicom.uid import (
     EncapsulatedPDFStorage,
@@ -15,12 +16,29 @@ from worker.tables import NOTICE, RETRACTION, SR
 
 SUMMARY, HEAT_MAPS, PDF = "summary", "heatmaps", "pdf"
 HEAT_MAP = "heatmap-"  # and its number
+# What parts the pictures of a revision from those of the ones before, which are superseded and stay in the PACS.
+SUPERSEDED_PAGES, SUPERSEDED_MAPS = "superseded-pages", "superseded-maps"
 
 
-def objects_of(wanted: Sequence[str], key_slices: int) -> list[str]:
+@dataclass(frozen=True)
+class Drawn:
+    """What there is to draw of a revision. maps: how many; of an abstention none.
+
+    pages_before, maps_before: whether earlier revisions have some that are superseded.
+    """
+
+    maps: int
+    pages_before: bool = False
+    maps_before: bool = False
+
+
+def objects_of(wanted: Sequence[str], drawn: Drawn) -> list[str]:
     """Return the names of the objects of an exam: each key slice is one of its own."""
-    maps = [f"{HEAT_MAP}{number}" for number in range(1, key_slices + 1)]
-    return [name for each in wanted for name in (maps if each == HEAT_MAPS else [each])]
+    pages = [SUMMARY, *([SUPERSEDED_PAGES] if drawn.pages_before else [])]
+    maps = [f"{HEAT_MAP}{number}" for number in range(1, drawn.maps + 1)]
+    maps += [SUPERSEDED_MAPS] if drawn.maps_before else []
+    several = {SUMMARY: pages, HEAT_MAPS: maps}
+    return [name for each in wanted for name in several.get(each, [each])]
 
 
 def sop_classes(name: str) -> tuple[str, ...]:
@@ -36,5 +54,6 @@ def series_uid_of(name: str, study_uid: str, series_uid: str) -> str:
     """Return the series in which an object of a CT series stands."""
     if name in (SR, NOTICE):
         return report_series_uid(study_uid, series_uid)
-    numbers = {SUMMARY: SUMMARY_SERIES_NUMBER, PDF: PDF_SERIES_NUMBER}
+    pages = dict.fromkeys((SUMMARY, SUPERSEDED_PAGES), SUMMARY_SERIES_NUMBER)
+    numbers = {**pages, PDF: PDF_SERIES_NUMBER}
     return capture_series_uid(numbers.get(name, HEAT_MAP_SERIES_NUMBER), study_uid, series_uid)

@@ -29,10 +29,10 @@ from pacs.spool import VERSION_MARK
 from worker.database import Database, now
 from worker.exams import instance_paths
 from worker.identity import IdentityCheck
-from worker.objects import series_uid_of
+from worker.objects import HEAT_MAP, SUMMARY, Drawn, series_uid_of
 from worker.privacy import Identities
-from worker.results import in_zone, reported_exam, stored_header
-from worker.rules import Rules
+from worker.results import doubts_of, in_zone, reported_exam, stored_header
+from worker.rules import Preference, Rules
 from worker.states import State
 from worker.tables import NOTICE, RETRACTION, SR, Classification, Delivery, Report, Retraction, Series, SliceResult
 from worker.version import __version__
@@ -63,7 +63,10 @@ class ReportStore:
         identities: Identities,
         identity_check: IdentityCheck | None = None,
         rules: Rules | None = None,
+        preference: Preference | None = None,
+        research: bool = False,
     ) -> None:
+        self._preference, self._research = preference, research
         self._identity_check, self._rules = identity_check, rules
         self._database = database
         self._data_dir = data_dir
@@ -147,17 +150,37 @@ class ReportStore:
             raise NotAtHandError("The received files name another patient than SQL, or the key is another one.")
         return header
 
-    def key_slices(self, series_id: int) -> int:
-        """Return how many key slices a classified revision has."""
+    def drawn(self, series_id: int) -> Drawn:
+        """Return what there is to draw of a classified revision."""
         with self._database.read() as session:
+            series = session.get_one(Series, series_id)
             keys = select(func.count()).select_from(SliceResult).join(Classification)
-            return session.scalar(
-                keys.where(Classification.series_id == series_id, SliceResult.key_rank.is_not(None))
-            ) or 0  # fmt: skip
+            named = {known["name"] for known in series.classification.classes} if series.classification else set()
+            evident = series.classification is not None and series.classification.verdict in named
+            before = set(
+                session.scalars(
+                    select(Report.object)
+                    .join(Series, Series.id == Report.series_id)
+                    .where(
+                        Series.series_uid == series.series_uid,
+                        Series.study_id == series.study_id,
+                        Series.revision < series.revision,
+                        Series.withdrawn_at.is_(None),
+                    )
+                )
+            )
+            of_this = keys.where(Classification.series_id == series_id, SliceResult.key_rank.is_not(None))
+            return Drawn(
+                maps=(session.scalar(of_this) or 0) if evident else 0,
+                pages_before=SUMMARY in before,
+                maps_before=any(name.startswith(HEAT_MAP) for name in before),
+            )
 
     def _exam(self, session: Session, series: Series) -> ReportedExam:
         header = self._header(session, series)
         exam = reported_exam(session, series, language=self._language, final=self._final, header=header)
+        doubts = () if self._preference is None else doubts_of(exam, self._preference)
+        exam = replace(exam, doubts=doubts, research=self._research)
         if self._identity_check is None:
             return exam
         corrected, changed = self._identity_check.apply(exam.header)

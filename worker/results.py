@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle
 from pacs.codes import Language
 from pacs.report import Algorithm, ClassFinding, KeySlice, Predecessor, ReportedExam, ReportedInstance
-from pacs.report.exam import INCOMPLETE
+from pacs.report.exam import INCOMPLETE, OTHER_KERNEL, THICK_SLICES, UNKNOWN_KERNEL
 from pacs.report.header import valid_zone
 from pacs.series import Patient, SeriesHeader
 from worker import exams
@@ -20,8 +20,12 @@ from worker.classification import ClassifiedExam, ClassifiedSlice
 from worker.database import now
 from worker.errors import WorkerError
 from worker.exams import Claim
+from worker.rules import Preference
 from worker.states import DeliveryState, State
 from worker.tables import NOTICE, SR, Classification, Delivery, ModelVersion, Report, Series, SliceResult
+
+# The pattern is a matter of thin sections: thicker ones blur reticulation and honeycombs.
+_THICKEST_MM = 2.5
 
 
 def store(
@@ -104,6 +108,23 @@ def reported_exam(
     )
 
 
+def doubts_of(exam: ReportedExam, preference: Preference) -> tuple[str, ...]:
+    """Return what makes the series a poor one to judge a pattern by: thick slices, no kernel for lungs."""
+    thickest = max((key.thickness or 0.0 for key in exam.key_slices), default=0.0)
+    thick = (THICK_SLICES,) if thickest > _THICKEST_MM else ()
+    header = exam.header
+    standing = preference.standing(
+        header.series_uid,
+        kernel=header.kernel,
+        description=header.series_description,
+        thickness=None,
+        slices=exam.slice_count,
+    )
+    if not standing.other_kernel:
+        return thick
+    return *thick, OTHER_KERNEL if header.kernel else UNKNOWN_KERNEL
+
+
 def is_incomplete(series: Series) -> bool:
     """Whether fewer instances came than the PACS said it has."""
     return series.expected_count is not None and series.instance_count < series.expected_count
@@ -153,14 +174,12 @@ def _slice_row(classification: int, index: int, image: ClassifiedSlice, names: S
 
 
 def _key_slice(image: SliceResult) -> KeySlice:
-    geometry, probabilities = image.geometry, image.probabilities or {}
-    called = max(probabilities, key=lambda name: probabilities[name])
+    geometry = image.geometry
     return KeySlice(
         instance=ReportedInstance(image.sop_uid, image.sop_class_uid),
         frame=image.frame,
         instance_number=image.instance_number,
-        called=called,
-        probability=probabilities[called],
+        probabilities=tuple((image.probabilities or {}).items()),
         outlines=tuple(tuple((float(x), float(y)) for x, y in outline) for outline in image.outlines or ()),
         rows=geometry["rows"],
         columns=geometry["columns"],

@@ -23,6 +23,7 @@ from worker.application import Application
 from worker.errors import NotFoundError, WorkerError
 from worker.label_check import LabelCheck, check_labels
 from worker.privacy import is_hashed
+from worker.registry import Questions
 from worker.tables import Classification, ModelVersion, Series
 
 if TYPE_CHECKING:
@@ -184,7 +185,10 @@ def run(
     observer.on_stage("Comparing")
     scanners = scanners_of(application, material)
     decision = decide_promotion(material.bundle, candidate, data, held_out, question, scanners)
-    model = application.registry.import_bundle(str(output), actor=actor)
+    asked = application.settings.training
+    model = application.registry.import_bundle(
+        str(output), actor=actor, questions=Questions(asked.battery, asked.unknowns)
+    )
     if decision.promote and application.settings.model is not None:
         decision = decision.withheld(
             f"Not promoted: the setting 'model' says {application.settings.model}, whatever is promoted. "

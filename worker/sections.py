@@ -138,11 +138,14 @@ class DeliverySettings(_Section):
     """`[delivery]`: with `shadow` nothing is sent. identity_from: the source that is asked again whose exam it is.
 
     rejections: whether a study that came to nothing gets a notice, when nothing more has happened for so many seconds.
+    research_probabilities: whether the report of an abstention states the probabilities that led to no verdict, too.
+    Readers that take every number for a result must not see it: it is for research.
     """
 
     shadow: bool = False
     rejections: bool = False
     rejections_after_seconds: float = Field(default=1800, ge=0)
+    research_probabilities: bool = False
     identity_from: Name | None = None
     identity_changed: Literal["take", "hold"] = "take"
 

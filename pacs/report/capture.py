@@ -14,23 +14,37 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, Secondar
 from pacs.codes import ORGANISATION
 from pacs.report import header as headers
 from pacs.report.concepts import concept
-from pacs.report.content import hashed_uid
+from pacs.report.content import cautions, hashed_uid
 from pacs.report.cover import Document, whole_seconds, written
-from pacs.report.document import describe, equipment, fingerprint
+from pacs.report.descriptions import Kind, describe
+from pacs.report.document import equipment, fingerprint
 from pacs.report.exam import KeySlice, ReportedExam
 
 SUMMARY_SERIES_NUMBER, HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER = 980, 981, 982
 _CLEAR_COSINE = 0.8
+_REVISIONS = 5000  # of a series, in which the newest stands first
+_DERIVATION = "Made by an algorithm; not for diagnosis"
+_SHORT_TEXT = 1024  # characters of a value (PS3.5 section 6.2, ST)
 _IMAGE_REPORT = ("18748-4", "LN")  # the document's title: Diagnostic imaging study
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object stands: its name within the exam, the number of its series, its own within that."""
+    """Where an object stands: its name within the exam, its kind, the number of its series, its own within that."""
 
     name: str
+    kind: Kind
     series_number: int
     instance_number: int
+
+
+def newest_first(revision: int, number: int = 0) -> int:
+    """Return an instance number, the smaller the later the revision: viewers open the smallest of a series.
+
+    number: within the revision, below 100. What stands behind it and before the revision before is
+    `newest_first(revision, 99)`.
+    """
+    return max(_REVISIONS - revision, 0) * 100 + number + 1
 
 
 def build_capture(
@@ -45,9 +59,9 @@ def build_capture(
     dataset.ConversionType = "WSD"
     dataset.BodyPartExamined = "CHEST"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.PatientOrientation = list(_directions(sources[0].orientation)) if axial else ""
+    dataset.PatientOrientation = list(directions(sources[0].orientation)) if axial else ""
     dataset.BurnedInAnnotation = "NO"  # nothing in it says who the patient is
-    dataset.DerivationDescription = "Made by an algorithm; not for diagnosis"
+    dataset.DerivationDescription = ". ".join((_DERIVATION, *cautions(exam)))[:_SHORT_TEXT]
     dataset.SourceImageSequence = Sequence(map(_source, sources))
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.Rows, dataset.Columns = pixels.shape[:2]
@@ -80,7 +94,7 @@ def capture_series_uid(series_number: int, study_uid: str, series_uid: str) -> s
     return hashed_uid(f"series {series_number}", study_uid, series_uid)
 
 
-def _directions(orientation: tuple[float, float, float, float, float, float]) -> tuple[str, ...]:
+def directions(orientation: tuple[float, float, float, float, float, float]) -> tuple[str, ...]:
     """Return whereto rows and columns run (PS3.3 C.7.6.1.1.1); nothing where they lie between two directions."""
     letters = []
     for cosines in (orientation[:3], orientation[3:]):
@@ -93,8 +107,9 @@ def _directions(orientation: tuple[float, float, float, float, float, float]) ->
 
 def _shared(exam: ReportedExam, place: Place, sop_class_uid: str) -> Dataset:
     """Return what all objects have: patient and study as in the report, a series and an instance."""
-    description = describe(exam)
-    charset = headers.character_set(exam.header, description, exam.algorithm.name, exam.algorithm.version)
+    description = describe(exam, place.kind)
+    algorithm = exam.algorithm
+    charset = headers.character_set(exam.header, description, algorithm.name, algorithm.version, *cautions(exam))
     dataset = headers.evidence(exam.header, exam.instances[0], charset)
     moment = whole_seconds(exam.classified_at)
     dataset.SOPClassUID = sop_class_uid

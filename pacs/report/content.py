@@ -1,7 +1,9 @@
 """The content tree: TID 1500 with a TID 1411 group for the exam and TID 1410 groups for the other key slices.
 
-Every group carries coordinates: a viewer that draws measurements shows none where one group has nothing to draw.
-The outlines are those of the lungs, for a slice classifier does not locate anything.
+An abstention has the exam's group alone, and in it no class, no finding and no probability: readers file what a group
+has as its finding. Viewers draw the first five numbers of a group by name and nothing else, so its first two are named
+after what nobody may overlook. Every group carries coordinates: a viewer that draws measurements shows none where one
+group has nothing to draw. The outlines are those of the lungs, for a slice classifier does not locate anything.
 """
 
 import hashlib
@@ -30,12 +32,15 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacs import codes
-from pacs.codes import ORGANISATION
+from pacs.codes import ORGANISATION, Language, reason_value
 from pacs.report import header as headers
 from pacs.report.concepts import concept, private, translate
 from pacs.report.exam import INCOMPLETE, KeySlice, ReportedExam
+from pacs.report.percentages import percentage
 
 _SLICE_THICKNESS = ("112225", "DCM")
+# The patterns of interstitial lung disease among the classes: normal lungs and other diseases are none.
+_PATTERNS = ("UIP", "NSIP")
 DISCLAIMER = {
     "en": "Decision support, not a diagnosis; not a medical device",
     "pt-BR": "Apoio à decisão, não é um diagnóstico; não é um dispositivo médico",
@@ -45,6 +50,12 @@ _CORRECTED = {
     "en": "Taken from the PACS, which differs from the images: {}",
     "pt-BR": "Conforme o PACS, que difere das imagens: {}",
     "es": "Según el PACS, que difiere de las imágenes: {}",
+}
+_LIMITS = {"en": "Limits of the model: {}", "pt-BR": "Limites do modelo: {}", "es": "Límites del modelo: {}"}
+_DESPITE = {
+    "en": "Made active despite a failed battery of tests: {}",
+    "pt-BR": "Ativado apesar de reprovado nos testes: {}",
+    "es": "Activado a pesar de no superar las pruebas: {}",
 }
 _EXAM = {"en": "Exam", "pt-BR": "Exame", "es": "Examen"}
 _SLICE = {"en": "Slice", "pt-BR": "Corte", "es": "Corte"}
@@ -58,16 +69,18 @@ def hashed_uid(*parts: str) -> str:
     return f"2.25.{value}"
 
 
-def content_tree(exam: ReportedExam, charset: str, identity: str) -> Dataset:
-    """Return the root of the tree. `identity` stands for this report in its tracking UIDs."""
+def content_tree(exam: ReportedExam, charset: str) -> Dataset:
+    """Return the root of the tree."""
     language = exam.language
     algorithm = _algorithm(exam)
-    groups = [_exam_group(exam, identity, algorithm)]
-    groups += [_slice_group(exam, key, identity, algorithm) for key in exam.key_slices[1:] if key.outlines]
+    groups = [_exam_group(exam, algorithm)]
+    if exam.committed:
+        groups += [_slice_group(exam, key, algorithm) for key in exam.key_slices[1:] if key.outlines]
     library = [headers.image(exam.header, key, charset) for key in exam.key_slices]
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(exam)),
-        procedure_reported=concept("24627-2", "LN"),
+        # One of context group 100, as validators ask, which has no CT of the chest: the finding sites name the lungs.
+        procedure_reported=concept("25045-6", "LN"),
         imaging_measurements=groups,
         title=concept("126000", "DCM"),
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(concept(language, "RFC5646")),
@@ -83,6 +96,15 @@ def content_tree(exam: ReportedExam, charset: str, identity: str) -> Dataset:
 def device_uid(exam: ReportedExam) -> str:
     """Return the UID of the device observer: a new one for each model and software."""
     return hashed_uid("device", exam.algorithm.sha256, exam.algorithm.software)
+
+
+def cautions(exam: ReportedExam) -> tuple[str, ...]:
+    """Return what everybody has to know who is shown a result of this model: why it serves at all, and its limits."""
+    despite, limits = exam.algorithm.despite, exam.algorithm.limits
+    return (
+        *([_DESPITE[exam.language].format(despite)] if despite else []),
+        *([_LIMITS[exam.language].format(limits)] if limits else []),
+    )
 
 
 def _observer(exam: ReportedExam) -> ObserverContext:
@@ -104,6 +126,7 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
         version=exam.algorithm.version,
         parameters=[
             DISCLAIMER[exam.language],
+            *cautions(exam),
             *([] if exam.scope_rule is None else [f"scope rule {exam.scope_rule}"]),
             *(
                 [f"{exam.instance_count} of {exam.expected_count} instances came"]
@@ -118,25 +141,16 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
 
 
 def _exam_group(
-    exam: ReportedExam, identity: str, algorithm: AlgorithmIdentification
+    exam: ReportedExam, algorithm: AlgorithmIdentification
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     language = exam.language
-    measurements = [] if exam.certainty is None else [_percent(concept("111013", "DCM"), exam.certainty)]
-    for known in exam.classes:
-        name = private(f"PROB-{known.name}"[:16], language, f"Probability of {known.name}")
-        measurements.append(_percent(name, known.probability))
-    measurements.append(_slices(private("SLICES-RECEIVED", language, ""), exam.slice_count))
-    measurements.append(_slices(private("SLICES", language, ""), exam.slices_classified))
-    for known in exam.classes:
-        name = private(f"SLICES-{known.name}"[:16], language, f"Slices called {known.name}")
-        measurements.append(_slices(name, known.slices_called))
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(hashed_uid("tracking", identity, "exam"), _EXAM[language]),
+        tracking_identifier=TrackingIdentifier(_tracking_uid(exam, "exam"), _EXAM[language]),
         referenced_regions=[region for key in exam.key_slices for region in _regions(key)],
-        finding_type=concept("233703007", "SCT"),
+        finding_type=_finding(exam),
         finding_sites=[_lungs()],
         algorithm_id=algorithm,
-        measurements=measurements,
+        measurements=_measurements(exam),
         qualitative_evaluations=[
             QualitativeEvaluation(concept("111023", "DCM"), _class_code(exam, exam.verdict)),
             *_reason(exam),
@@ -147,8 +161,47 @@ def _exam_group(
             QualitativeEvaluation(
                 private("COMPLETENESS", language, ""), private(exam.completeness, language, exam.completeness)
             ),
+            *(
+                QualitativeEvaluation(private("DOUBT", language, ""), private(doubt, language, doubt))
+                for doubt in exam.doubts
+            ),
         ],
     )
+
+
+def _measurements(exam: ReportedExam) -> list[Measurement]:
+    """The numbers of the exam, in the order in which viewers draw the first of them."""
+    language = exam.language
+    coverage = [
+        _slices(private("SLICES-RECEIVED", language, ""), exam.slice_count),
+        _slices(private("SLICES", language, ""), exam.slices_classified),
+    ]
+    probabilities = [_percent(_probability_of(known.name, language), known.probability) for known in exam.classes]
+    if not exam.committed:
+        silence = [
+            _slices(private(code, language, code), exam.slices_classified)
+            for code in ("NO-VERDICT", reason_value(exam.reason_code))
+            if code
+        ]
+        return silence + coverage + (probabilities if exam.research else [])
+    certainty = [] if exam.certainty is None else [_percent(concept("111013", "DCM"), exam.certainty)]
+    called = [
+        _slices(private(f"SLICES-{known.name}"[:16], language, f"Slices called {known.name}"), known.slices_called)
+        for known in exam.classes
+    ]
+    return probabilities + certainty + coverage + called
+
+
+def _finding(exam: ReportedExam) -> CodedConcept | None:
+    """What the exam shows: the disease where the verdict is one of its patterns, nothing where there is no verdict."""
+    if not exam.committed:
+        return None
+    return concept("233703007", "SCT") if exam.verdict in _PATTERNS else _class_code(exam, exam.verdict)
+
+
+def _tracking_uid(exam: ReportedExam, *what: str) -> str:
+    """The same for all reports of one CT series, so that a viewer follows exam and slices from one to the next."""
+    return hashed_uid("tracking", exam.header.study_uid, exam.header.series_uid, *what)
 
 
 def _reason(exam: ReportedExam) -> list[QualitativeEvaluation]:
@@ -157,25 +210,26 @@ def _reason(exam: ReportedExam) -> list[QualitativeEvaluation]:
         return []
     language = exam.language
     return [
-        QualitativeEvaluation(private("REASON", language, ""), private(exam.reason_code, language, exam.reason_code))
+        QualitativeEvaluation(
+            private("REASON", language, ""), private(reason_value(exam.reason_code), language, exam.reason_code)
+        )
     ]
 
 
 def _slice_group(
-    exam: ReportedExam, key: KeySlice, identity: str, algorithm: AlgorithmIdentification
+    exam: ReportedExam, key: KeySlice, algorithm: AlgorithmIdentification
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     number = key.instance_number if key.instance_number is not None else key.instance.sop_uid.rsplit(".", 1)[-1]
     label = f"{_SLICE[exam.language]} {number}" + (f"/{key.frame}" if key.frame else "")
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            hashed_uid("tracking", identity, key.instance.sop_uid, str(key.frame)), label
-        ),
+        tracking_identifier=TrackingIdentifier(_tracking_uid(exam, key.instance.sop_uid, str(key.frame)), label),
         # A planar group holds one region: the larger lung.
         referenced_region=_regions(key)[0],
-        finding_type=_class_code(exam, key.called),
+        # A slice that is called otherwise than the exam is no finding: its numbers say it.
+        finding_type=_class_code(exam, exam.verdict) if key.called == exam.verdict else None,
         finding_sites=[_lungs()],
         algorithm_id=algorithm,
-        measurements=[_percent(concept("111012", "DCM"), key.probability)],
+        measurements=[_percent(_probability_of(name, exam.language), value) for name, value in key.probabilities],
     )
 
 
@@ -207,8 +261,12 @@ def _class_code(exam: ReportedExam, name: str) -> CodedConcept:
     return concept(codes.INDETERMINATE_CODE, "SCT")
 
 
+def _probability_of(name: str, language: Language) -> CodedConcept:
+    return private(f"PROB-{name}"[:16], language, f"Probability of {name}")
+
+
 def _percent(name: CodedConcept, value: float) -> Measurement:
-    return Measurement(name, round(value * 100, 2), concept("%", "UCUM"))
+    return Measurement(name, percentage(value, 2), concept("%", "UCUM"))
 
 
 def _slices(name: CodedConcept, count: int) -> Measurement:

@@ -82,8 +82,17 @@ def write_report(cover: Cover, content: Dataset, charset: str, sop_class_uid: st
     with names_as_they_came():
         report: Dataset = report_class(**shared)
     report.update(Dataset.from_json(header.context))
+    _separate(report)
     complete(report, moment)
     return written(report)
+
+
+def _separate(node: Dataset) -> None:
+    """Let containers say that their items stand apart: of a running text viewers print numbers without their names."""
+    if node.get("ValueType") == "CONTAINER":
+        node.ContinuityOfContent = "SEPARATE"
+    for child in node.get("ContentSequence", ()):
+        _separate(child)
 
 
 @contextmanager

@@ -9,22 +9,17 @@ from functools import lru_cache
 from highdicom import ContributingEquipment
 from pydicom.dataset import Dataset
 
-from pacs.codes import ORGANISATION, short_name
+from pacs.codes import ORGANISATION
 from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
 from pacs.report.concepts import concept
-from pacs.report.content import content_tree, device_uid, hashed_uid
+from pacs.report.content import cautions, content_tree, device_uid, hashed_uid
 from pacs.report.cover import Cover, Document, report_series_uid, write_report
+from pacs.report.descriptions import describe
 from pacs.report.exam import ReportedExam
 
-TEMPLATE = "TID1500-3"  # changes with every change of the tree
-
-DESCRIPTION = {
-    "en": "{} AI, not for diagnosis",
-    "pt-BR": "{} IA, não é diagnóstico",
-    "es": "{} IA, no es diagnóstico",
-}
+TEMPLATE = "TID1500-4"  # changes with every change of the tree
 
 
 def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
@@ -35,12 +30,13 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
         raise Rejected("not_reportable", "A report needs key slices with the outlines of the lungs.")
     identity = fingerprint(exam)
     sop_uid = hashed_uid("report", identity, sop_class_uid)
-    description = describe(exam)
+    description = describe(exam, "sr")
     algorithm = exam.algorithm
     said = (
         algorithm.name,
         algorithm.version,
         *algorithm.parameters,
+        *cautions(exam),
         *(known.code_meaning for known in exam.classes),
     )
     charset = headers.character_set(exam.header, description, *said)
@@ -57,19 +53,11 @@ def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:
             equipment=equipment(exam),
             previous=_previous(exam),
         ),
-        content_tree(exam, charset, identity),
+        content_tree(exam, charset),
         charset,
         sop_class_uid,
         sop_uid,
     )
-
-
-def describe(exam: ReportedExam) -> str:
-    """Return the series description; a panel shows its first characters, so the verdict stands first."""
-    verdict = short_name(exam.verdict, exam.language)
-    if exam.verdict in {known.name for known in exam.classes}:
-        verdict += f" {exam.certainty:.0%}"
-    return DESCRIPTION[exam.language].format(verdict)
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,8 @@ from pacs.codes import Language
 from pacs.series import SeriesHeader
 
 INCOMPLETE = "incomplete"
+# What makes an exam a poor one to judge a pattern by (PS3.16 has no codes for it).
+THICK_SLICES, OTHER_KERNEL, UNKNOWN_KERNEL = "thick_slices", "other_kernel", "unknown_kernel"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ReportedInstance:
 
 @dataclass(frozen=True)
 class KeySlice:
-    """A slice that is shown. called: name of its most probable class; probability of that class, 0 to 1.
+    """A slice that is shown. probabilities: (class, probability from 0 to 1), at least one class.
 
     outlines: the lungs as closed polygons of (column, row) in pixels. Geometry as in `pacs.series.SourceSlice`.
     """
@@ -39,8 +41,7 @@ class KeySlice:
     instance: ReportedInstance
     frame: int | None
     instance_number: int | None
-    called: str
-    probability: float
+    probabilities: tuple[tuple[str, float], ...]
     outlines: tuple[tuple[tuple[float, float], ...], ...]
     rows: int
     columns: int
@@ -48,6 +49,16 @@ class KeySlice:
     orientation: tuple[float, float, float, float, float, float]
     pixel_spacing: tuple[float, float]
     thickness: float | None
+
+    @property
+    def called(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda known: known[1])[0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of that class, 0 to 1."""
+        return max(probability for _name, probability in self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class ReportedExam:
     corrected: attributes that were taken from the PACS, which has other values than the images.
     completeness: the criterion that closed the series, or `incomplete` where the PACS had more (expected_count) than
     came (instance_count). classified_at carries the zone that the report states.
+    doubts: what makes the series a poor one to judge a pattern by, codes of `pacs.meanings`.
+    research: whether probabilities stand in the report of an abstention too.
     """
 
     header: SeriesHeader
@@ -108,3 +121,10 @@ class ReportedExam:
     corrected: tuple[str, ...]
     language: Language
     final: bool
+    doubts: tuple[str, ...] = ()
+    research: bool = False
+
+    @property
+    def committed(self) -> bool:
+        """Whether the verdict is a class of the model; otherwise nothing may be said of classes."""
+        return any(known.name == self.verdict for known in self.classes)

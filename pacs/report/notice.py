@@ -29,12 +29,11 @@ from pacs.report import header as headers
 from pacs.report.concepts import concept, private, translate
 from pacs.report.content import DISCLAIMER, hashed_uid
 from pacs.report.cover import Cover, Document, write_report
-from pacs.report.document import DESCRIPTION
+from pacs.report.descriptions import describe_notice
 from pacs.report.exam import ReportedInstance
 from pacs.series import SeriesHeader
 
-_TEMPLATE = "TID2000-1"  # changes with every change of the tree
-_NOT_CLASSIFIED = {"en": "Not classified", "pt-BR": "Não classificado", "es": "No clasificado"}
+_TEMPLATE = "TID2000-2"  # changes with every change of the tree
 _SENTENCE = {
     "en": "No series of this exam was classified. {}.",
     "pt-BR": "Nenhuma série deste exame foi classificada. {}.",
@@ -65,7 +64,7 @@ def build_notice(exam: UnreportedExam, sop_class_uid: str) -> Document:
     if not is_uid(exam.header.study_uid) or not exam.instances:
         raise Rejected("not_reportable", "A notice needs a study and at least one instance.")
     identity = _fingerprint(exam)
-    description = DESCRIPTION[exam.language].format(_NOT_CLASSIFIED[exam.language])
+    description = describe_notice(exam.language)
     charset = headers.character_set(exam.header, description, *_sentences(exam))
     cover = Cover(
         header=exam.header,

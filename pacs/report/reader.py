@@ -6,19 +6,23 @@ from datetime import datetime
 
 from pydicom.dataset import Dataset
 
+from pacs.codes import INDETERMINATE_CODE, reason_of
 from pacs.elements import text
 from pacs.errors import Unreadable
 from pacs.meanings import PRIVATE_SCHEME
 
 _IMPRESSION, _CERTAINTY = ("111023", "DCM"), ("111013", "DCM")
+_REASON = ("REASON", PRIVATE_SCHEME)
 _MEASUREMENT_GROUP = ("125007", "DCM")
 
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What a report says. certainty and probabilities: 0 to 1; probabilities by class name.
+    """What a report says. certainty, probabilities by class name: 0 to 1; of an abstention None and, mostly, nothing.
 
-    impression: (code, scheme, meaning). series_uids, sop_uids: of the evidence. replaces: reports that it replaces.
+    reason_code: why it abstains (`models.verdict.ReasonCode`), and reason in the report's own words; empty where it
+    does not. verified: whether a person has put a name to it. impression: (code, scheme, meaning). series_uids,
+    sop_uids: of the evidence. replaces: reports that it replaces.
     reported_at: as the report states it, with its zone; None where it does not.
     """
 
@@ -31,9 +35,12 @@ class ReadReport:
     description: str
     reported_at: datetime | None
     preliminary: bool
+    verified: bool
     replaces: frozenset[str]
     impression: tuple[str, str, str]
-    certainty: float
+    certainty: float | None
+    reason_code: str
+    reason: str
     probabilities: dict[str, float]
     series_uids: frozenset[str]
     sop_uids: frozenset[str]
@@ -44,13 +51,20 @@ def read_report(dataset: Dataset) -> ReadReport:
     for node in _nodes(dataset):
         if _concept(node) == _MEASUREMENT_GROUP:
             named = {_concept(child): child for child in node.get("ContentSequence", ())}
-            if _IMPRESSION in named and _CERTAINTY in named:
-                return _read(dataset, node, named[_IMPRESSION], named[_CERTAINTY])
-    raise Unreadable("The object holds no group with an impression and its certainty.")
+            if _IMPRESSION in named and (_CERTAINTY in named or _abstains(named[_IMPRESSION])):
+                return _read(dataset, node, named)
+    raise Unreadable("The object holds no group with an impression that is certain or none.")
 
 
-def _read(dataset: Dataset, group: Dataset, impression: Dataset, certainty: Dataset) -> ReadReport:
-    code = impression.ConceptCodeSequence[0]
+def _abstains(impression: Dataset) -> bool:
+    return bool(impression.ConceptCodeSequence[0].CodeValue == INDETERMINATE_CODE)
+
+
+def _read(dataset: Dataset, group: Dataset, named: dict[tuple[str, str], Dataset]) -> ReadReport:
+    code = named[_IMPRESSION].ConceptCodeSequence[0]
+    # Reports of earlier versions state a certainty beside an abstention: of nothing that they say.
+    certainty = None if _abstains(named[_IMPRESSION]) else _percent(named[_CERTAINTY])
+    why = named[_REASON].ConceptCodeSequence[0] if _REASON in named else None
     probabilities = {}
     for child in group.ContentSequence:
         value, scheme = _concept(child)
@@ -69,9 +83,12 @@ def _read(dataset: Dataset, group: Dataset, impression: Dataset, certainty: Data
         description=text(dataset, "StudyDescription"),
         reported_at=_moment(dataset),
         preliminary=text(dataset, "PreliminaryFlag") != "FINAL",
+        verified=text(dataset, "VerificationFlag") == "VERIFIED",
         replaces=frozenset(_replaced(dataset)),
         impression=(code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning),
-        certainty=_percent(certainty),
+        certainty=certainty,
+        reason_code="" if why is None else reason_of(why.CodeValue),
+        reason="" if why is None else str(why.CodeMeaning),
         probabilities=probabilities,
         series_uids=frozenset(str(item.SeriesInstanceUID) for item in series),
         sop_uids=frozenset(str(sop.ReferencedSOPInstanceUID) for item in series for sop in item.ReferencedSOPSequence),

@@ -12,12 +12,13 @@ from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from pacs.codes import LANGUAGES, ORGANISATION, Language
+from pacs.codes import ORGANISATION, Language
 from pacs.elements import is_uid, text
 from pacs.errors import Unreadable
 from pacs.report.concepts import concept, translate
 from pacs.report.content import hashed_uid
 from pacs.report.cover import Document, complete, names_as_they_came, whole_seconds, written
+from pacs.report.descriptions import describe_withdrawn
 from pacs.report.notice import software_equipment, software_observer
 from pacs.series import CONTEXT
 
@@ -28,13 +29,6 @@ _READ = (
     "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
 _SHARED = (*CONTEXT, "IssuerOfPatientID", "StudyDescription")
-_WITHDRAWN = dict(
-    zip(
-        LANGUAGES,
-        ("Withdrawn AI result: do not use", "Resultado de IA retirado: não usar", "Resultado de IA retirado: no usar"),
-        strict=True,
-    )
-)
 
 
 class Grounds(StrEnum):
@@ -92,7 +86,7 @@ def build_rejection_note(
         concept(grounds, "DCM"),
         evidence,
         observer_device_context=software_observer(software),
-        description=_WITHDRAWN[language],
+        description=describe_withdrawn(language),
     )
     uids = (each.sop_uid for each in objects)
     with names_as_they_came():
@@ -105,7 +99,7 @@ def build_rejection_note(
             instance_number=number,
             manufacturer=ORGANISATION,
             contributing_equipment=[software_equipment(software, language)],
-            series_description=_WITHDRAWN[language],
+            series_description=describe_withdrawn(language),
             manufacturer_model_name="Reticula",
             software_versions=software,
             content_date=moment.date(),

@@ -30,7 +30,7 @@ def test_result_objects_of_300_slices(tmp_path: Path, figures: Figures) -> None:
     with database.read() as session:
         series_id = latest(session, exam.series_uid).id
     reports = plant.app.reports()
-    names = objects_of(("sr", "summary", "heatmaps", "pdf"), reports.key_slices(series_id))
+    names = objects_of(("sr", "summary", "heatmaps", "pdf"), reports.drawn(series_id))
     rounds: list[dict[str, float]] = []
     for _ in range(ROUNDS + 1):
         with database.write() as session:

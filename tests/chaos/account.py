@@ -115,10 +115,10 @@ def _look_at_sql(
 
 @dataclass(frozen=True)
 class _Said:
-    """What SQL holds of a result; verdict: the code that a report has for it."""
+    """What SQL holds of a result that a report states; verdict: the code that a report has for it."""
 
     verdict: str
-    certainty: float
+    certainty: float | None
     probabilities: dict[str, float]
     sop_uids: frozenset[str]
 
@@ -126,18 +126,26 @@ class _Said:
         """Whether a report says the same, with two decimals of a percentage."""
         return (
             report.impression[0] == self.verdict
-            and abs(report.certainty - self.certainty) <= _ROUNDING
+            and _agree(report.certainty, self.certainty)
             and report.probabilities.keys() == self.probabilities.keys()
             and all(abs(report.probabilities[name] - value) <= _ROUNDING for name, value in self.probabilities.items())
             and report.sop_uids == self.sop_uids
         )
 
 
+def _agree(reported: float | None, stored: float | None) -> bool:
+    if reported is None or stored is None:
+        return reported is stored
+    return abs(reported - stored) <= _ROUNDING
+
+
 def _said(session: Session, row: Classification) -> _Said:
     codes = {each["name"]: each["code"]["value"] for each in row.classes}
     classified = select(SliceResult.sop_uid).where(SliceResult.classification_id == row.id, SliceResult.classified)
     uids = frozenset(session.scalars(classified))
-    return _Said(codes.get(row.verdict, _INDETERMINATE), row.likeliest, row.probabilities, uids)
+    return _Said(
+        codes.get(row.verdict, _INDETERMINATE), row.certainty, row.probabilities if row.verdict in codes else {}, uids
+    )
 
 
 def _predecessor(report: Dataset) -> str | None:

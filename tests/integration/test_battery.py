@@ -26,7 +26,7 @@ EVERYTHING = Guard("patients", {"UIP": 40, "NSIP": 40}, {"UIP": 1e9, "NSIP": 1e9
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of few patients."""
-    return make_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+    return make_bundle(tmp_path_factory.mktemp("tiny") / "bundle", answers=False)
 
 
 def changed(bundle: Bundle, **values: Any) -> Bundle:

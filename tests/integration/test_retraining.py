@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from models.bundle import Bundle
-from tests.bundles import SIZE, make_bundle, patients, tiny_data
+from models.bundle import Bundle, seal_bundle
+from tests.bundles import PASSED, SIZE, make_bundle, patients, tiny_data
 from tests.integration.test_database import add_series
 from tests.plant import Plant
 from tests.slices import labelled_slices
@@ -77,13 +79,17 @@ def asked(data: LabelledSlices, bundle: Bundle) -> Question:
 
 @pytest.fixture
 def passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if every bundle had passed its battery."""
-    battery = {"asked": 240, "named": 0, "passed": True}
-    monkeypatch.setattr("training.promotion.decision.battery_of", lambda _description: battery)
+    """As if every candidate passed its battery."""
+
+    def answered(bundle: Bundle, **_asked: Any) -> Bundle:
+        return seal_bundle(bundle.folder, replace(bundle.description, battery=PASSED))
+
+    monkeypatch.setenv("RETICULA_TRAINING__BATTERY", "30")
+    monkeypatch.setattr("training.recipe.ask_bundle", answered)
 
 
 @ON_SQLITE
-def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor: Bundle, passed: None) -> None:
+def test_a_better_candidate_is_promoted_and_names_its_parent(passed: None, plant: Plant, poor: Bundle) -> None:
     stages: list[str] = []
     settled: list[str] = []
     outcome = retraining.run(
@@ -136,7 +142,7 @@ def test_a_better_candidate_is_promoted_and_names_its_parent(plant: Plant, poor:
 
 @ON_SQLITE
 def test_a_model_that_was_promoted_meanwhile_is_not_pushed_aside(
-    plant: Plant, poor: Bundle, tmp_path: Path, passed: None
+    passed: None, plant: Plant, poor: Bundle, tmp_path: Path
 ) -> None:
     from tests.bundles import another_version
 

@@ -112,7 +112,7 @@ def test_without_rules_the_report_says_that_the_disease_was_not_confirmed(
     here.plant.receive(*files(phantoms), age=60)
     here.plant.run()
     (report,) = here.reports().values()
-    assert "Systemic sclerosis was not confirmed" in said(report)
+    assert "Nobody told that systemic sclerosis is present" in said(report)
     assert here.plant.exam(uid(files(phantoms)))["urgent"] is False
 
 

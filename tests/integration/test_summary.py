@@ -13,9 +13,15 @@ from typing import Any, Literal
 import numpy as np
 import openvino
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
+from sqlalchemy import update
 
 from models.activation import add_activation, contrast
 from models.bundle import open_bundle
@@ -26,19 +32,28 @@ from pacs import codes
 from pacs.codes import short_name
 from pacs.errors import Unreadable
 from pacs.pixels import hounsfield
+from pacs.report import SR_CLASSES, Predecessor
+from pacs.report.descriptions import VISIBLE, describe
+from pacs.report.reader import read_report
 from pacs.selection import select
 from pacs.series import read_series
 from tests.plant import Plant, files
 from tests.servers import Orthanc, need
 from training.phantom import PhantomExam, write_phantoms
+from worker import restart
 from worker.classification import classify_series
 from worker.database import Database
 from worker.exams import instance_paths, latest
+from worker.objects import Drawn, objects_of
 from worker.registry import demo_bundle
 from worker.results import reported_exam
-from worker.sections import DicomwebSettings, DimseSettings
+from worker.sections import DeliverySettings, DicomwebSettings, DimseSettings
 from worker.summary import Material, build_object, draw_page, gather
-from worker.summary.wording import WORDING, Wording, day, percent, statements
+from worker.summary.heat_map import caption, draw_capture, draw_heat_map, evidence_scale, sides
+from worker.summary.page import _draw
+from worker.summary.theme import PRINT, SCREEN
+from worker.summary.wording import WORDING, Wording, day, doubts, percent, reason, statements, superseding
+from worker.tables import Classification
 
 Phantoms = tuple[Path, list[PhantomExam]]
 ALL: tuple[Literal["summary", "heatmaps", "pdf"], ...] = ("summary", "heatmaps", "pdf")
@@ -86,16 +101,18 @@ def test_every_object_is_valid_dicom_in_each_language(tmp_path: Path, material: 
     summary = check(tmp_path, build_object("summary", shown).content)
     assert (summary.Rows, summary.Columns, summary.PhotometricInterpretation) == (960, 1280, "RGB")
     assert (summary.SeriesNumber, summary.Modality, summary.BurnedInAnnotation) == (980, "OT", "NO")
-    assert summary.SeriesDescription.startswith(f"{short_name(shown.exam.verdict, shown.exam.language)} ")
+    assert summary.SeriesDescription == describe(shown.exam, "page")
     assert summary.StudyDescription
     assert len(summary.SourceImageSequence) == len(material.slices)
     heat_map = check(tmp_path, build_object("heatmap-1", shown).content)
-    assert (heat_map.SeriesNumber, heat_map.Rows, list(heat_map.PatientOrientation)) == (981, 512, ["L", "P"])
+    assert (heat_map.SeriesNumber, list(heat_map.PatientOrientation)) == (981, ["L", "P"])
+    assert heat_map.SeriesDescription == describe(shown.exam, "maps")
     (source,) = heat_map.SourceImageSequence
     assert source.ReferencedSOPInstanceUID == material.slices[0].key.instance.sop_uid
     pdf = check(tmp_path, build_object("pdf", shown).content)
     assert pdf.EncapsulatedDocument.startswith(b"%PDF")
     assert (pdf.DocumentTitle, pdf.BurnedInAnnotation) == (WORDING[shown.exam.language].title, "YES")
+    assert len({each.SeriesDescription[:VISIBLE] for each in (summary, heat_map, pdf)}) == 3
     uids = {each.SOPInstanceUID for each in (summary, heat_map, pdf)}
     assert len(uids) == 3
     assert {each.StudyInstanceUID for each in (summary, heat_map, pdf)} == {material.exam.header.study_uid}
@@ -130,17 +147,24 @@ def test_no_sentence_is_missing_in_any_language() -> None:
         assert all(said.values()), field.name
         braces = {frozenset(re.findall(r"{\w+}", sentence)) for sentence in said.values()}
         assert len(braces) == 1, field.name
-        if field.name not in ("software", "comma", "date", "key_slice"):
+        if field.name not in ("software", "comma", "date", "called_slice"):
             assert said["en"] != said["pt-BR"], field.name
             assert said["en"] != said["es"], field.name
 
 
 def test_statements_and_numbers_are_written_in_the_language(material: Material) -> None:
-    shown = in_language(material, "pt-BR", verdict="indeterminate", reason_code="unfamiliar")
-    assert statements(shown.exam)[:2] == [
-        "Diferente dos exames com que o modelo foi treinado",
-        "Esclerose sistêmica não confirmada",
-    ]
+    shown = in_language(material, "pt-BR", verdict="indeterminate", certainty=None, reason_code="unfamiliar")
+    assert reason(shown.exam) == "Diferente dos exames com que o modelo foi treinado"
+    assert reason(material.exam) == ""
+    assert statements(shown.exam)[0] == "Ninguém informou que há esclerose sistêmica"
+    header = shown.exam.header
+    assert f"Série de TC {header.series_number}: {header.series_description}" in statements(shown.exam)
+    assert f"Kernel {header.kernel}, cortes de 5 mm" in statements(shown.exam)
+    for completeness in ("quiet_period", "reprocess"):
+        quiet = dataclasses.replace(shown.exam, completeness=completeness)
+        assert not any("período" in said or "pedido" in said for said in (*statements(quiet), *doubts(quiet)))
+    short = dataclasses.replace(shown.exam, completeness="incomplete", instance_count=12, expected_count=30)
+    assert "Chegaram apenas 12 de 30 imagens" in doubts(short)
     assert (day("19610615", "en"), day("1961.06.15", "es"), day("15.6.61", "pt-BR")) == (
         "1961-06-15",
         "15/06/1961",
@@ -149,22 +173,158 @@ def test_statements_and_numbers_are_written_in_the_language(material: Material) 
     assert percent(0.9731, "en") == "97.3%"
     assert percent(0.9731, "es") == "97,3%"
     assert percent(0.99999, "en") == "99.9%"
-    assert (percent(1.0, "en"), percent(0.00001, "en"), percent(0.0, "en")) == ("100.0%", "0.1%", "0.0%")
+    assert (percent(1.0, "en"), percent(0.00001, "en"), percent(0.0, "en")) == ("99.9%", "0.1%", "0.1%")
 
 
-def test_the_page_shows_the_verdict_and_keeps_the_top_centre_free(material: Material) -> None:
-    page = draw_page(material)
-    assert page.shape == (960, 1280, 3)
-    top = page[:110].astype(int)
-    paper = top[0, 0]
-    assert (np.abs(top[:, 450:780] - paper) < 4).all(), "a viewer lays its controls there"
-    assert (np.abs(top[:, 30:400] - paper) > 60).any()
-    other = draw_page(in_language(material, "en", verdict="indeterminate", reason_code="undecided"))
-    assert (page[:110, :450] != other[:110, :450]).any()
-    odd = dataclasses.replace(material, slices=tuple(
-        dataclasses.replace(each, activation=None) for each in material.slices
-    ))  # fmt: skip
-    assert (draw_page(odd)[140:700, 450:] != page[140:700, 450:]).any()
+def free_edges(picture: NDArray[np.uint8]) -> bool:
+    """Whether nothing is drawn on a tenth of a picture along each of its edges."""
+    rows, columns = picture.shape[0] // 10, picture.shape[1] // 10
+    inside = picture[rows : picture.shape[0] - rows, columns : picture.shape[1] - columns]
+    drawn = (np.abs(picture.astype(int) - picture[0, 0]) > 3).any(axis=2)
+    return int(drawn.sum()) == int((np.abs(inside.astype(int) - picture[0, 0]) > 3).any(axis=2).sum())
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_text().strip()]
+
+
+SILENT: dict[str, Any] = {"verdict": "indeterminate", "certainty": None, "reason_code": "unfamiliar"}
+CAUTIONED: dict[str, Any] = {"limits": "Knows phantoms only. " * 40, "despite": "nothing else is at hand"}
+
+
+@pytest.mark.parametrize("language", codes.LANGUAGES)
+@pytest.mark.parametrize("values", [{}, SILENT], ids=["verdict", "abstention"])
+def test_viewers_write_over_nothing_and_every_letter_can_be_read(
+    material: Material, language: str, values: dict[str, Any]
+) -> None:
+    algorithm = dataclasses.replace(material.exam.algorithm, **CAUTIONED)
+    shown = in_language(
+        material, language, algorithm=algorithm, doubts=("thick_slices", "other_kernel", "unknown_kernel"),
+        completeness="maximum_wait", **values,
+    )  # fmt: skip
+    assert free_edges(draw_page(shown))
+    for theme in (SCREEN, PRINT):
+        figure = _draw(shown, theme)
+        canvas: Any = FigureCanvasAgg(figure)
+        for text in texts_of(figure):
+            box = text.get_bbox_patch()
+            assert contrast_of(text.get_color(), theme.paper if box is None else box.get_facecolor()) >= 4.5, text
+            if box is None:  # a label within a picture stands on its own backing
+                extent = text.get_window_extent(canvas.get_renderer())
+                assert extent.x1 <= figure.bbox.x1 * 0.901, text.get_text()
+    assert contrast_of("#777777", "#0E0E0E") < 4.5 < contrast_of("#F2F2F2", "#0E0E0E")
+    if not values:
+        for each in shown.slices:
+            assert free_edges(draw_capture(shown, each))
+
+
+def contrast_of(first: Any, second: Any) -> float:
+    """The contrast of two colours (WCAG 2.2)."""
+
+    def luminance(colour: Any) -> float:
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("language", codes.LANGUAGES)
+def test_a_page_without_a_verdict_says_why_and_nothing_of_classes(material: Material, language: str) -> None:
+    algorithm = dataclasses.replace(material.exam.algorithm, **CAUTIONED)
+    sure = in_language(material, language, algorithm=algorithm)
+    silent = in_language(material, language, algorithm=algorithm, **SILENT)
+    silent = dataclasses.replace(
+        silent, slices=tuple(dataclasses.replace(each, activation=None) for each in silent.slices)
+    )
+    said = "\n".join(text.get_text() for text in texts_of(_draw(silent, SCREEN)))
+    flat = " ".join(said.split())
+    assert reason(silent.exam) in flat
+    assert "%" not in said
+    words = set(re.findall(r"\w+", said))
+    names = {short_name(known.name, silent.exam.language) for known in silent.exam.classes}
+    assert not names & words
+    assert names <= set(re.findall(r"\w+", "\n".join(text.get_text() for text in texts_of(_draw(sure, SCREEN)))))
+    page = draw_page(silent).reshape(-1, 3)
+    for index in range(len(silent.exam.classes)):
+        colour = np.round(np.array(to_rgb(SCREEN.colour(index))) * 255).astype(np.uint8)
+        assert not (page == colour).all(axis=1).any()
+        assert (draw_page(sure).reshape(-1, 3) == colour).all(axis=1).any()
+    for each in silent.slices:
+        assert f"{each.key.instance_number}, {each.position_mm:.0f} mm" in said
+    assert "nothing else is at hand" in said
+    assert "Knows phantoms only." in said
+
+
+def test_evidence_is_coloured_in_lungs_only_and_says_what_it_is(material: Material) -> None:
+    algorithm = dataclasses.replace(material.exam.algorithm, **CAUTIONED)
+    coloured = 0
+    for shown in material.slices:
+        rgb = draw_heat_map(shown, evidence_scale(material)).astype(int)
+        found = np.ptp(rgb, axis=2) > 6
+        lungs = find_lungs(shown.hu, shown.key.pixel_spacing).mask.astype(bool)
+        assert not (found & ~lungs).any()
+        coloured += int(found.sum())
+    assert coloured > 1000
+    first = material.slices[0]
+    assert caption(material, first) == (
+        f"AI evidence for {material.exam.verdict}, CT image {first.key.instance_number}, not for diagnosis"
+    )
+    plain = draw_capture(material, first)
+    turned = dataclasses.replace(first, key=dataclasses.replace(first.key, orientation=(-1, 0, 0, 0, -1, 0)))
+    assert [letter for _x, _y, letter in sides(first)] == ["R", "L", "A", "P"]
+    assert [letter for _x, _y, letter in sides(turned)] == ["L", "R", "P", "A"]
+    assert (draw_capture(material, turned) != plain).any()
+    overruled = in_language(material, "en", algorithm=algorithm)
+    below = plain.shape[0] * 8 // 10
+    assert (draw_capture(overruled, first)[below:] != plain[below:]).any()
+    dataset = dcmread(io.BytesIO(build_object("heatmap-1", overruled).content))
+    assert "Knows phantoms only" in dataset.DerivationDescription
+    assert "nothing else is at hand" in dataset.DerivationDescription
+    assert len(dataset.DerivationDescription) <= 1024
+
+
+def test_the_newest_opens_first_and_what_is_superseded_is_marked(tmp_path: Path, material: Material) -> None:
+    first = in_language(material, "es")
+    before = Predecessor(SR_CLASSES[0], "1.2.3", material.exam.header.series_uid)
+    second = in_language(material, "es", revision=2, predecessor=before)
+    objects = [
+        (name, check(tmp_path, build_object(name, shown).content))
+        for shown, name in (
+            (second, "summary"), (second, "superseded-pages"), (first, "summary"),
+            (second, "heatmap-1"), (second, "heatmap-2"), (second, "superseded-maps"), (first, "heatmap-1"),
+        )
+    ]  # fmt: skip
+    for kind in (objects[:3], objects[3:]):
+        numbers = [int(dataset.InstanceNumber) for _name, dataset in kind]
+        assert numbers == sorted(set(numbers)), numbers
+        assert len({dataset.SeriesInstanceUID for _name, dataset in kind}) == 1
+    assert superseding(second.exam) == "Sustituye el resultado de la revisión 1"
+    assert superseding(first.exam) == ""
+    other = dataclasses.replace(second.exam, predecessor=Predecessor(SR_CLASSES[0], "1.2.3", "1.2"))
+    assert superseding(other) == "Sustituye un resultado anterior de este estudio"
+    assert free_edges(objects[1][1].pixel_array)
+    wanted = ("sr", "summary", "heatmaps", "pdf")
+    assert objects_of(wanted, Drawn(2, pages_before=True, maps_before=True)) == [
+        "sr", "summary", "superseded-pages", "heatmap-1", "heatmap-2", "superseded-maps", "pdf",
+    ]  # fmt: skip
+    assert objects_of(wanted, Drawn(0)) == ["sr", "summary", "pdf"]
+
+
+def test_the_pdf_is_a4_with_letters_that_can_be_searched(tmp_path: Path, material: Material) -> None:
+    path = tmp_path / "page.pdf"
+    dataset = dcmread(io.BytesIO(build_object("pdf", in_language(material, "pt-BR")).content))
+    path.write_bytes(dataset.EncapsulatedDocument)
+    told = {}
+    for program, *more in (("pdfinfo",), ("pdffonts",), ("pdftotext", "-")):
+        command = [need(program, "poppler-utils"), str(path), *more]
+        told[program] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(A4)" in told["pdfinfo"]
+    fonts = told["pdffonts"].splitlines()[2:]
+    assert fonts
+    assert all("TrueType" in font and "Type 3" not in font for font in fonts), fonts
+    for said in ("Padrão de doença pulmonar", "Apoio à decisão", material.exam.header.patient.patient_id):
+        assert said in told["pdftotext"]
 
 
 def test_names_that_look_like_formulas_or_other_scripts_are_printed(tmp_path: Path, material: Material) -> None:
@@ -249,6 +409,43 @@ def test_the_pacs_gets_all_objects_once(
     assert [number for number, _class in numbers] == [980, 981, 982, 990]
     assert dict(numbers)[982] == EncapsulatedPDFStorage
     assert dict(numbers)[980] == SecondaryCaptureImageStorage
+
+
+@pytest.mark.parametrize("research", [False, True])
+def test_after_a_rerun_that_abstains_the_pacs_shows_no_evidence_and_a_mark_before_the_old_pictures(
+    tmp_path: Path, database: Database, phantoms: Phantoms, orthanc: Orthanc, research: bool
+) -> None:
+    destination = DimseSettings(
+        name="pacs", kind="dimse", host="127.0.0.1", port=orthanc.port, ae_title="ORTHANC", objects=ALL
+    )
+    delivery = DeliverySettings(research_probabilities=research)
+    plant = Plant(tmp_path / "data", database, destinations=(destination,), more={"delivery": delivery})
+    plant.app.registry.import_bundle("demo", actor="test")
+    plant.receive(*files(phantoms), age=60)
+    plant.run()
+    uid = phantoms[1][0].series_uid
+    restart.reprocess(database, plant.settings.data_dir, uid, actor="test")
+    plant.sweep.tick()
+    assert plant.app.classification().run_one("worker")
+    with database.write() as session:  # as a model that is not sure leaves it
+        newest = update(Classification).where(Classification.series_id == latest(session, uid).id)
+        session.execute(newest.values(verdict="indeterminate", verdict_code="unfamiliar", verdict_reason="far"))
+    plant.run()
+    shown = plant.exam(uid)
+    assert (shown["revision"], shown["state"], shown["certainty"]) == (2, "reported", None)
+    names = [row["object"] for row in shown["deliveries"]]
+    assert names == ["sr", "summary", "superseded-pages", "superseded-maps", "pdf"]
+    assert {row["state"] for row in shown["deliveries"]} == {"delivered"}
+    found = [dcmread(io.BytesIO(orthanc.content(f"/instances/{each}/file"))) for each in orthanc.get("/instances")]
+    newest_uids = {row["object"]: row["sop_uid"] for row in shown["deliveries"]}
+    for number, first in ((980, ["summary", "superseded-pages"]), (981, ["superseded-maps"])):
+        series = sorted((each for each in found if each.SeriesNumber == number), key=lambda each: each.InstanceNumber)
+        assert [each.SOPInstanceUID for each in series[: len(first)]] == [newest_uids[name] for name in first]
+        assert len(series) > len(first), "what is superseded stays"
+    report = read_report(next(each for each in found if each.SOPInstanceUID == newest_uids["sr"]))
+    assert (report.certainty, report.reason_code, bool(report.probabilities)) == (None, "unfamiliar", research)
+    said = {str(each.get("SeriesDescription")) for each in found if each.SOPInstanceUID in newest_uids.values()}
+    assert all(each.startswith("AI abstains ") for each in said), said
 
 
 def test_what_cannot_be_drawn_does_not_hold_up_the_report(

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,7 @@ from worker.worklist.entries import ordered
 from worker.worklist.page import draw_page, write_page
 
 TODAY = datetime.now(UTC)
+WINDOW = (date(2026, 1, 2), date(2026, 2, 3))
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def exam(tmp_path: Path, number: int, verdict: str, days: int, **values: Any) ->
     )  # fmt: skip
     reason = "undecided" if verdict == "indeterminate" else ""
     return dataclasses.replace(
-        made, header=header, verdict=verdict, reason_code=reason,
+        made, header=header, verdict=verdict, reason_code=reason, certainty=None if reason else 0.93,
         classified_at=(TODAY - timedelta(days=days)).replace(microsecond=0), **values,
     )  # fmt: skip
 
@@ -109,13 +110,18 @@ def test_the_most_urgent_stands_first_by_each_way(pacs: Orthanc, tmp_path: Path)
     assert row["patient_name"] == "Souza^João 3"
     assert row["reported_at"] == (TODAY - timedelta(days=3)).replace(microsecond=0).isoformat()
     assert row["probabilities"].keys() == {"UIP", "NSIP"}
+    assert (row["reason_code"], row["verified"]) == (None, False)
+    silent = as_json(lists[0][-1])
+    assert (silent["certainty"], silent["probabilities"], silent["reason_code"]) == (None, {}, "undecided")
+    assert silent["reason"] == "No pattern is probable enough"
 
 
 def entry(number: int, verdict: str, urgency: int, **values: Any) -> Entry:
     report = ReadReport(
         sop_uid=f"1.{number}", study_uid="1.2", patient_id="P1", patient_name="Silva^Ana", accession_number="A1",
         study_date="20260102", description="CT", reported_at=TODAY - timedelta(hours=number), preliminary=True,
-        replaces=frozenset(), impression=("", "", ""), certainty=0.931, probabilities={}, series_uids=frozenset(),
+        verified=False, replaces=frozenset(), impression=("", "", ""), certainty=0.931, reason_code="", reason="",
+        probabilities={}, series_uids=frozenset(),
         sop_uids=frozenset(),
     )  # fmt: skip
     return Entry(dataclasses.replace(report, **values), verdict, urgency, None)
@@ -146,9 +152,12 @@ def test_the_page_needs_nothing_else_and_believes_nobody(language: Any) -> None:
     attack = '<script>alert("x")</script>'
     entries = [
         entry(1, "UIP", 1, patient_name=attack, accession_number='"><img src=x>'),
-        dataclasses.replace(entry(50, "indeterminate", 3, study_date="?"), link='https://v/?s=1"onclick="x'),
+        dataclasses.replace(
+            entry(50, "indeterminate", 3, study_date="?", certainty=None, reason_code="incomplete", verified=True),
+            link='https://v/?s=1"onclick="x',
+        ),
     ]
-    page = draw_page(entries, language, TODAY)
+    page = draw_page(entries, language, TODAY, WINDOW)
     read = Cells()
     read.feed(page)
     assert attack in "".join(read.texts)
@@ -158,20 +167,25 @@ def test_the_page_needs_nothing_else_and_believes_nobody(language: Any) -> None:
     assert {"en": "UIP", "pt-BR": "PIU", "es": "NIU"}[language] in read.texts
     assert {"en": "93.1%", "pt-BR": "93,1%", "es": "93,1%"}[language] in read.texts
     assert "2" in "".join(text for text in read.texts if text.startswith("2 "))
+    assert sum(text.endswith("%") for text in read.texts) == 1, "an abstention has no percentage"
+    assert codes.meaning("too_little_lung", "99RETICULA", language) in read.texts
+    assert read.texts.count({"en": "new", "pt-BR": "novo", "es": "nuevo"}[language]) == 1
+    window = [text for text in read.texts if {"en": "2026-01-02"}.get(language, "02/01/2026") in text]
+    assert any({"en": "2026-02-03"}.get(language, "03/02/2026") in text for text in window)
     empty = Cells()
-    empty.feed(draw_page([], language, TODAY))
+    empty.feed(draw_page([], language, TODAY, WINDOW))
     assert "table" not in empty.tags
 
 
 def test_the_page_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "worklist.html"
-    write_page(path, [entry(1, "UIP", 1)], "en")
+    write_page(path, [entry(1, "UIP", 1)], "en", WINDOW)
     before = path.read_text(encoding="utf-8")
-    write_page(path, [], "en")
+    write_page(path, [], "en", WINDOW)
     assert path.read_text(encoding="utf-8") != before
     assert [each.name for each in tmp_path.iterdir()] == ["worklist.html"]
     with pytest.raises(OSError, match="No such file"):
-        write_page(tmp_path / "nowhere" / "x.html", [], "en")
+        write_page(tmp_path / "nowhere" / "x.html", [], "en", WINDOW)
 
 
 def test_the_command_lists_what_the_pacs_has(pacs: Orthanc, tmp_path: Path) -> None:
@@ -186,7 +200,11 @@ def test_the_command_lists_what_the_pacs_has(pacs: Orthanc, tmp_path: Path) -> N
     assert [(row["verdict"], row["patient_id"]) for row in rows] == [("UIP", "P2"), ("NSIP", "P1")]
     shown = installation.run("worklist", "pacs").stdout
     assert shown.index("PIU") < shown.index("PINE")
-    assert "https://viewer/1.2.2" in shown
+    assert "https://viewer/1.2.2" in shown.replace("\n", "")
+    told = (TODAY - timedelta(days=1)).strftime("%d/%m/%Y")
+    assert told in shown
+    assert len(re.findall(r"\d\d:\d\d", shown)) == 2, "each time once"
+    assert "data do estudo" in shown
     page = tmp_path / "list.html"
     installation.run("worklist", "--html", str(page))
     assert "Souza João 2" in page.read_text(encoding="utf-8")

@@ -1,15 +1,17 @@
 """The report: valid for tools that are not ours, the same bytes each time, and nothing invented."""
 
 import dataclasses
+import re
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from models.verdict import ReasonCode
 from pacs import codes
 from pacs.errors import Rejected
 from pacs.report import (
@@ -22,10 +24,13 @@ from pacs.report import (
     ReportedInstance,
     build_report,
 )
+from pacs.report.descriptions import VISIBLE, Kind, describe, describe_notice, describe_withdrawn
+from pacs.report.notice import UnreportedExam, build_notice
+from pacs.report.percentages import percentage
 from pacs.report.reader import read_report
 from pacs.series import read_series
 from tests.datasets import ct, write
-from tests.report_checks import check_content, check_with_tools
+from tests.report_checks import check_content, check_with_pixelmed, check_with_tools
 
 LUNGS = (((10.0, 10.0), (30.0, 10.0), (30.0, 40.0), (10.0, 40.0)), ((40.0, 10.0), (60.0, 10.0), (50.0, 40.0)))
 
@@ -38,8 +43,9 @@ def reported(
     instances = tuple(ReportedInstance(image.sop_uid, image.sop_class_uid) for image in series.slices)
     key_slices = tuple(
         KeySlice(
-            instance=instance, frame=None, instance_number=image.instance_number, called="UIP", probability=0.9,
-            outlines=LUNGS, rows=image.rows, columns=image.columns, position=image.position or (0, 0, 0),
+            instance=instance, frame=None, instance_number=image.instance_number, outlines=LUNGS,
+            probabilities=(("UIP", 0.9), ("NSIP", 0.1)),
+            rows=image.rows, columns=image.columns, position=image.position or (0, 0, 0),
             orientation=image.orientation or (1, 0, 0, 0, 1, 0), pixel_spacing=image.pixel_spacing or (1, 1),
             thickness=image.thickness,
         )
@@ -61,14 +67,41 @@ def reported(
     return dataclasses.replace(exam, **values)
 
 
+ABSTAINS: dict[str, Any] = {"verdict": "indeterminate", "certainty": None, "reason_code": "unfamiliar"}
+KINDS: tuple[Kind, ...] = ("sr", "page", "maps", "pdf")
+
+
+def name_of(item: Dataset) -> str:
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].CodeValue) if names else ""
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    (measurements,) = [item for item in report.ContentSequence if name_of(item) == "126010"]
+    return list(measurements.ContentSequence)
+
+
+def numbers(group: Dataset) -> list[Dataset]:
+    return [item for item in group.ContentSequence if item.ValueType == "NUM"]
+
+
+def findings(group: Dataset) -> list[str]:
+    return [item.ConceptCodeSequence[0].CodeValue for item in group.ContentSequence if name_of(item) == "121071"]
+
+
+def tracking(report: Dataset) -> list[str]:
+    return [item.UID for group in groups(report) for item in group.ContentSequence if name_of(item) == "112040"]
+
+
 def built(exam: ReportedExam, sop_class: str = SR_CLASSES[0]) -> Dataset:
     return dcmread(BytesIO(build_report(exam, sop_class).content))
 
 
 @pytest.mark.parametrize("sop_class", SR_CLASSES)
 @pytest.mark.parametrize("language", codes.LANGUAGES)
-def test_tools_find_no_fault(tmp_path: Path, sop_class: str, language: str) -> None:
-    exam = reported(tmp_path, language=language)
+@pytest.mark.parametrize("verdict", ["UIP", "none"])
+def test_tools_find_no_fault(tmp_path: Path, sop_class: str, language: str, verdict: str) -> None:
+    exam = reported(tmp_path, language=language, **({} if verdict == "UIP" else ABSTAINS))
     path = tmp_path / "report.dcm"
     path.write_bytes(build_report(exam, sop_class).content)
     check_with_tools(path, sorted((tmp_path / "source").glob("*.dcm")))
@@ -100,7 +133,8 @@ def test_it_says_what_it_was_given(tmp_path: Path) -> None:
     assert read.impression == ("RID5333", "RADLEX", "Usual interstitial pneumonia")
     assert (read.certainty, read.probabilities) == (0.93, {"UIP": 0.93, "NSIP": 0.07})
     assert read.sop_uids == {instance.sop_uid for instance in exam.instances}
-    assert report.SeriesDescription == "UIP 93% AI, not for diagnosis"
+    assert report.SeriesDescription == "UIP 93% AI SR (decision support, not for diagnosis)"
+    assert (read.reason_code, read.reason, read.verified) == ("", "", False)
     assert (report.ContentDate, report.ContentTime, report.TimezoneOffsetFromUTC) == ("20260102", "030405", "-0300")
     assert (report.PatientID, report.PatientName, report.AccessionNumber) == ("P1", "Silva^Ana", "A1")
     assert report.PreliminaryFlag == "PRELIMINARY"
@@ -108,11 +142,119 @@ def test_it_says_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_an_indeterminate_exam_names_no_class(tmp_path: Path) -> None:
-    report = built(reported(tmp_path, verdict="indeterminate", certainty=0.55, reason_code="unfamiliar"))
-    assert read_report(report).impression[:2] == ("82334004", "SCT")
-    assert "Unlike the exams that the model was trained on" in str(report)
-    assert "REASON" not in str(built(reported(tmp_path / "sure", verdict="UIP")))
-    assert report.SeriesDescription == "Indeterminate AI, not for diagnosis"
+    exam = reported(tmp_path, **ABSTAINS)
+    report = built(exam)
+    read = read_report(report)
+    assert (read.impression[:2], read.certainty, read.probabilities) == (("82334004", "SCT"), None, {})
+    assert (read.reason_code, read.reason) == ("unfamiliar", "Unlike the exams that the model was trained on")
+    assert report.SeriesDescription == "AI abstains SR (decision support, not for diagnosis)"
+    codes_of = [element.value for element in report.iterall() if element.keyword == "CodeValue"]
+    assert not {"RID5333", "RID5341", "233703007", "111013", "111012", "121071", "PROB-UIP"} & set(codes_of)
+    assert "%" not in codes_of, "nothing is stated in percent"
+    (group,) = groups(report)
+    names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in numbers(group)]
+    assert names == [
+        "No verdict, not for diagnosis",
+        "Unlike the exams that the model was trained on",
+        "Slices in the series",
+        "Slices classified",
+    ]
+    research = dataclasses.replace(exam, research=True)
+    assert read_report(built(research)).probabilities == {"UIP": 0.93, "NSIP": 0.07}
+
+
+def test_a_verdict_has_the_disease_as_finding_and_each_slice_the_named_probabilities(tmp_path: Path) -> None:
+    exam = reported(tmp_path)
+    other = dataclasses.replace(exam.key_slices[2], probabilities=(("UIP", 0.2), ("NSIP", 0.8)))
+    report = built(dataclasses.replace(exam, key_slices=(*exam.key_slices[:2], other)))
+    assert [findings(group) for group in groups(report)] == [["233703007"], ["RID5333"], []]
+    for group in groups(report)[1:]:
+        assert [item.ConceptNameCodeSequence[0].CodeValue for item in numbers(group)] == ["PROB-UIP", "PROB-NSIP"]
+    normal = ClassFinding("normal", "17621005", "SCT", "Normal", 0.9, 6)
+    healthy = built(dataclasses.replace(exam, classes=(*exam.classes, normal), verdict="normal"))
+    assert findings(groups(healthy)[0]) == ["17621005"], "no disease where the verdict is none"
+
+
+def test_nothing_reads_as_quite_sure(tmp_path: Path) -> None:
+    exam = reported(tmp_path)
+    classes = tuple(
+        dataclasses.replace(known, probability=value) for known, value in zip(exam.classes, (1.0, 0.0), strict=True)
+    )
+    report = built(dataclasses.replace(exam, certainty=0.9999, classes=classes))
+    assert report.SeriesDescription.startswith("UIP 99% AI SR")
+    stated = [float(item.MeasuredValueSequence[0].NumericValue) for item in numbers(groups(report)[0])[:3]]
+    assert stated == [99.99, 0.01, 99.99]
+    assert (percentage(0.5, 0), percentage(1e-9, 1), percentage(0.123456, 2)) == (50, 0.1, 12.35)
+
+
+def test_tracking_uids_stay_and_nothing_else_does(tmp_path: Path) -> None:
+    exam = reported(tmp_path)
+    again = dataclasses.replace(
+        exam, revision=2, certainty=0.7, algorithm=dataclasses.replace(exam.algorithm, sha256="cd" * 32)
+    )
+    header = dataclasses.replace(exam.header, series_uid="1.2.3.4")
+    assert tracking(built(exam)) == tracking(built(again))
+    assert built(exam).SOPInstanceUID != built(again).SOPInstanceUID
+    assert not set(tracking(built(exam))) & set(tracking(built(dataclasses.replace(exam, header=header))))
+
+
+@pytest.mark.parametrize("values", [{}, {"verdict": "indeterminate", "certainty": None, "reason_code": "demo_model"}])
+def test_limits_and_what_was_overruled_stand_in_every_report(tmp_path: Path, values: dict[str, Any]) -> None:
+    exam = reported(tmp_path, language="pt-BR", doubts=("thick_slices",), **values)
+    algorithm = dataclasses.replace(exam.algorithm, limits="Only phantoms – no patients.", despite="it is urgent")
+    report = built(dataclasses.replace(exam, algorithm=algorithm))
+    said = {element.value for element in report.iterall() if element.keyword == "TextValue"}
+    assert "Limites do modelo: Only phantoms – no patients." in said
+    assert "Ativado apesar de reprovado nos testes: it is urgent" in said
+    assert "espessos demais" in str(report)
+
+
+def test_reports_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They stated certainty and probabilities of an abstention, and no reason at first."""
+    report = built(reported(tmp_path))
+    (impression,) = [item for item in groups(report)[0].ContentSequence if name_of(item) == "111023"]
+    impression.ConceptCodeSequence[0].CodeValue = "82334004"
+    read = read_report(report)
+    assert (read.certainty, read.reason_code, read.probabilities["UIP"]) == (None, "", 0.93)
+
+
+def test_the_first_letters_of_a_description_do_not_read_as_their_opposite(tmp_path: Path) -> None:
+    for language in codes.LANGUAGES:
+        exam = reported(tmp_path / language, language=language)
+        for shown in (exam, dataclasses.replace(exam, verdict="NSIP"), dataclasses.replace(exam, **ABSTAINS)):
+            said = [describe(shown, kind) for kind in KINDS]
+            seen = [each[:VISIBLE] for each in said]
+            assert len(set(seen)) == len(KINDS), seen
+            assert all(len(each) <= 64 for each in said)
+            for each in seen:
+                if shown.committed:
+                    assert each.startswith(f"{codes.short_name(shown.verdict, language)} 93% ")
+                    assert not set(re.split(r"\W+", each)) & {"not", "não", "no", "nã", "n"}, each
+                else:
+                    assert not any(codes.short_name(known.name, language) in each for known in exam.classes)
+        assert describe_withdrawn(language)[:VISIBLE].startswith({"en": "Withdrawn"}.get(language, "Retirado"))
+        assert max(len(describe_withdrawn(language)), len(describe_notice(language))) <= 64
+
+
+def test_the_validator_of_pixelmed_finds_no_error(tmp_path: Path) -> None:
+    paths: list[Path] = []
+    for language in codes.LANGUAGES:
+        made = reported(tmp_path / language, language=language, slices=3, keys=2)
+        later = Predecessor(SR_CLASSES[0], "1.2.3.9", "1.2")
+        exams = [
+            dataclasses.replace(made, doubts=("thick_slices", "other_kernel"), revision=2, predecessor=later),
+            dataclasses.replace(made, **ABSTAINS),
+        ]
+        notice = UnreportedExam(
+            made.header, made.instances, 1, failed=False, reason_code="no_lungs", ended_at=made.classified_at,
+            software="0", language=made.language, final=False,
+        )  # fmt: skip
+        for sop_class in SR_CLASSES:
+            documents = [build_report(exam, sop_class) for exam in exams] + [build_notice(notice, sop_class)]
+            for document in documents:
+                paths.append(tmp_path / f"{len(paths)}.dcm")
+                paths[-1].write_bytes(document.content)
+    check_with_pixelmed(paths)
 
 
 def test_a_later_revision_names_the_report_that_it_replaces(tmp_path: Path) -> None:
@@ -188,10 +330,11 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
 
 def test_every_code_has_a_meaning_in_every_language(tmp_path: Path) -> None:
     for language in codes.LANGUAGES:
-        for reason in ("", "few_slices", "unfamiliar", "undecided"):
+        for reason in get_args(ReasonCode):
             exam = reported(
                 tmp_path / language / f"x{reason}", language=language, reason_code=reason,
-                verdict="indeterminate" if reason else "UIP",
+                verdict="indeterminate" if reason else "UIP", certainty=None if reason else 0.9,
+                doubts=("thick_slices", "other_kernel", "unknown_kernel"),
             )  # fmt: skip
             normal = ClassFinding("normal", "17621005", "SCT", "Normal", 0.0, 0)
             other = ClassFinding("other", "74964007", "SCT", "Other", 0.0, 0)

@@ -91,23 +91,26 @@ def show(series_uid: SeriesUid, as_json: AsJson = False) -> None:
         return
     slices, deliveries = shown.pop("slices"), shown.pop("deliveries")
     for key, value in shown.items():
-        console.say(f"{wording.name(key, language):20} {_plain(key, value, language)}")
+        silent = key == "probabilities" and shown["certainty"] is None
+        console.say(f"{wording.name(key, language):20} {'-' if silent else _plain(key, value, language)}")
     for row in deliveries:
         error = f": {row['last_error']}" if row["last_error"] else ""
         words = {key: wording.value(row[key], language) for key in ("object", "state")}
         said = wording.sentence("delivery", language, **row | words)
         console.say(f"{wording.name('delivery', language):20} {said}{error}")
     heads = [wording.name(key, language) for key in ("instance", "position_mm", "lung", "note")]
-    classes = [short_name(each, language) for each in shown["probabilities"] or {}]
+    # Without a verdict nothing is said of classes; scripts find the probabilities in the JSON.
+    committed = shown["certainty"] is not None
+    classes = [short_name(each, language) for each in (shown["probabilities"] or {}) if committed]
     table = Table(*heads[:3], *classes, heads[3])
     for row in slices:
-        values = [percent(value) for value in (row["probabilities"] or {}).values()]
-        blank = [""] * (len(shown["probabilities"] or {}) - len(values))
+        values = [percent(value) for value in (row["probabilities"] or {}).values() if committed]
+        blank = [""] * (len(classes) - len(values))
         position = "" if row["position_mm"] is None else f"{row['position_mm']:.1f}"
         table.add_row(
             str(row["instance_number"] or ""),
             position,
-            percent(row["lung_fraction"]),
+            "" if row["lung_fraction"] is None else f"{row['lung_fraction']:.0%}",
             *values,
             *blank,
             row["note"] or (wording.sentence("key_slice", language, rank=row["key_rank"]) if row["key_rank"] else ""),
@@ -210,8 +213,10 @@ def _told(destinations: list[str]) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a part of one as percent, or nothing."""
-    return "" if value is None else f"{value:.0%}"
+    """Return a probability in percent, which never reads 100 or 0; nothing where there is none."""
+    from pacs.report.percentages import percentage
+
+    return "" if value is None else f"{percentage(value, 0):.0f}%"
 
 
 def _act(action: Callable[..., Series], series_uid: str) -> None:

@@ -16,7 +16,7 @@ def guard(
     dataset: Dataset,
     output: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not exist.")],
     version: Annotated[str, typer.Option(help="Version of the new bundle.")],
-    battery: BatteryOption = 30,
+    battery: BatteryOption = None,
     unknowns: UnknownsOption = None,
 ) -> None:
     """Make a bundle anew with a guard, temperature and operating point from exams that it has never seen.
@@ -39,7 +39,8 @@ def guard(
         data = learning.read_dataset(sources, description.preprocessing, None, bars, classes=description.class_names)
         made = guard_bundle(
             opened, output, data,
-            version=version, battery=battery, unknowns=folder, progress=observer.on_count, on_stage=observer.on_stage,
+            version=version, battery=learning.battery_setting(battery), unknowns=folder,
+            progress=observer.on_count, on_stage=observer.on_stage,
         )  # fmt: skip
     for sentence in learning.what_it_says(made):
         console.say(sentence)

@@ -68,10 +68,11 @@ BackgroundOption = Annotated[
     typer.Option("--background", help="A class that is never named: the model learns to be undecided about it."),
 ]
 BatteryOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--battery",
-        help="How many exams of each kind the model is asked about that it must not name; fewer than 30: none passes.",
+        help="How many exams of each kind the model is asked about that it must not name (default: the setting "
+        "training.battery, 30); with fewer than 30 none passes.",
         min=0,
     ),
 ]
@@ -116,6 +117,11 @@ def weights_setting(weights: Path | None, *, from_scratch: bool) -> Path | None:
     if weights is not None or from_scratch:
         return weights
     return application().settings.training.weights
+
+
+def battery_setting(battery: int | None) -> int:
+    """Return how many exams of each kind a model is asked about."""
+    return application().settings.training.battery if battery is None else battery
 
 
 def unknowns_setting(unknowns: Path | None) -> Path | None:

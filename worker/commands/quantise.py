@@ -17,7 +17,7 @@ def quantise(
     output: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not exist.")],
     version: Annotated[str, typer.Option(help="Version of the new bundle.")],
     seed: SeedOption = 0,
-    battery: BatteryOption = 30,
+    battery: BatteryOption = None,
     unknowns: UnknownsOption = None,
 ) -> None:
     """Make a bundle anew from its weights, with an int8 network that serves if no verdict changes by it.
@@ -39,10 +39,11 @@ def quantise(
         data = learning.read_dataset(sources, description.preprocessing, None, bars, classes=description.class_names)
         observer.on_stage("Quantising")
         made = quantise_bundle(opened, output, data, version=version, seed=seed, progress=observer.on_count)
-        if battery and description.guard is not None:
+        exams = learning.battery_setting(battery)
+        if exams and description.guard is not None:
             observer.on_stage("Unknowns")
             folder = learning.unknowns_setting(unknowns)
-            made = ask_bundle(made, exams=battery, unknowns=folder, progress=observer.on_count)
+            made = ask_bundle(made, exams=exams, unknowns=folder, progress=observer.on_count)
     if made.description.quantisation is not None:
         console.say(made.description.quantisation["sentence"])
     console.say(f"Bundle {made.description.name} {made.description.version} lies in {made.folder}.")

@@ -61,7 +61,7 @@ def train(
     ] = True,
     size: Size = 512,
     int8: Int8Option = True,
-    battery: BatteryOption = 30,
+    battery: BatteryOption = None,
     unknowns: UnknownsOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -115,7 +115,7 @@ def train(
         limits=limits,
         command=learning.command_line(),
         int8=int8,
-        battery=battery,
+        battery=learning.battery_setting(battery),
         unknowns=learning.unknowns_setting(unknowns),
     )
     sources = learning.sources_of(dataset)

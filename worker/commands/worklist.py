@@ -15,26 +15,32 @@ from worker.errors import WorkerError
 
 def worklist(
     source: Annotated[str, typer.Argument(help="One of the [[sources]]; not needed where there is one.")] = "",
-    days: Annotated[int, typer.Option(help="Studies of so many days.", min=1)] = 30,
+    days: Annotated[
+        int, typer.Option(help="Only studies whose Study Date lies so many days back or less.", min=1)
+    ] = 30,
     html: Annotated[Path | None, typer.Option(help="Write the list to this HTML file.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what the PACS has been told: UIP first, then NSIP, then indeterminate, of each the oldest first.
 
+    Only studies of the last 30 days stand in it, by their Study Date; --days changes that. New is a report that nobody
+    has verified in the PACS.
+
     Example: reticula worklist pacs --days 7 --html /srv/www/worklist.html
     """
     from pacs.codes import short_name
     from worker.summary.wording import WORDING, day, percent
     from worker.worklist import as_json as entry_as_json
-    from worker.worklist import gather, write_page
+    from worker.worklist import gather, reason, unread_mark, window_sentence, write_page
 
     app = application()
     sources = app.settings.sources
     if not source and len(sources) != 1:
         raise WorkerError("Name one of the [[sources]] of the settings: there is not exactly one.")
     today = date.today()  # noqa: DTZ011 – studies have the date of the place
-    dates = f"{today - timedelta(days=days):%Y%m%d}-{today + timedelta(days=1):%Y%m%d}"
+    window = today - timedelta(days=days), today + timedelta(days=1)  # a modality may be ahead of us
+    dates = f"{window[0]:%Y%m%d}-{window[1]:%Y%m%d}"
     language = app.settings.language
 
     def complain(series_uid: str, error: Exception) -> None:
@@ -43,17 +49,36 @@ def worklist(
     entries = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer, complain)
     app.journal.note(audit.person(), "exams listed", "worklist")
     if html is not None:
-        write_page(html, entries, app.settings.language)
+        write_page(html, entries, language, window)
     if as_json:
         console.say_json([entry_as_json(entry) for entry in entries])
     elif html is None:
-        keys = ("verdict", "probability", "patient_id", "number", "ct_of", "reported_at", "study_uid")
+        keys = (
+            "unread",
+            "verdict",
+            "probability",
+            "reason_code",
+            "patient_id",
+            "number",
+            "ct_of",
+            "reported_at",
+            "study_uid",
+        )
         table = Table(*(wording.name(key, language) for key in keys))
         for entry in entries:
             report = entry.report
-            reported = "" if report.reported_at is None else f"{report.reported_at:{WORDING[language].date} %H:%M}"
+            reported = "" if report.reported_at is None else f"{report.reported_at:{WORDING[language].date}}"
+            certainty = "" if report.certainty is None else percent(report.certainty, language)
             table.add_row(
-                short_name(entry.verdict, language), percent(report.certainty, language), report.patient_name,
-                report.patient_id, day(report.study_date, language), reported, entry.link or report.study_uid,
-            )  # fmt: skip
+                unread_mark(entry, language),
+                short_name(entry.verdict, language),
+                certainty,
+                reason(entry, language),
+                report.patient_name,
+                report.patient_id,
+                day(report.study_date, language),
+                reported,
+                entry.link or report.study_uid,
+            )
         console.out.print(table)
+        console.say(window_sentence(window, language))

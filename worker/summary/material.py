@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.lung_mask import find_lungs
 from models.resizing import spread
 from pacs.errors import Unreadable
 from pacs.head import read_head
@@ -34,7 +35,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class ShownSlice:
-    """A key slice. hu: (rows, columns). activation: of the same shape, what speaks for the likeliest class; or None."""
+    """A key slice. hu: (rows, columns).
+
+    activation: of the same shape, what speaks for the likeliest class within the lungs, 0 elsewhere; None without one.
+    """
 
     key: KeySlice
     position_mm: float
@@ -71,7 +75,7 @@ def gather(session: Session, row: Classification, exam: ReportedExam, files: Map
     )
     keys = {(key.instance.sop_uid, key.frame): key for key in exam.key_slices}
     shown = [
-        _shown(image, keys[image.sop_uid, image.frame], files[image.sop_uid])
+        _shown(image, keys[image.sop_uid, image.frame], files[image.sop_uid], evident=exam.committed)
         for image in slices
         if (image.sop_uid, image.frame) in keys
     ]
@@ -82,12 +86,15 @@ def _values(image: SliceResult, names: Sequence[str]) -> list[float]:
     return [float("nan") if image.probabilities is None else image.probabilities[name] for name in names]
 
 
-def _shown(image: SliceResult, key: KeySlice, path: Path) -> ShownSlice:
+def _shown(image: SliceResult, key: KeySlice, path: Path, *, evident: bool) -> ShownSlice:
+    """Return a key slice; `evident`: whether there is a verdict to show evidence for."""
     sources = [source for source in read_slices(read_head(path), path) if source.frame == image.frame]
     if not sources:
         raise Unreadable(f"{path.name} does not hold the slice that was classified.")
     hu, activation = hounsfield(sources[0]), None
-    if image.activation is not None:
+    if evident and image.activation is not None:
         values = np.array(image.activation, dtype=np.float32)
-        activation = spread(values, (hu.shape[0], hu.shape[1]), key.pixel_spacing, _INPUT)
+        # A map is much coarser than its slice: what of it lies beside the lungs is no evidence.
+        lungs = find_lungs(hu, key.pixel_spacing).mask
+        activation = spread(values, (hu.shape[0], hu.shape[1]), key.pixel_spacing, _INPUT) * lungs
     return ShownSlice(key, image.position_mm or 0.0, hu, activation)

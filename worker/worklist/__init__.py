@@ -4,6 +4,6 @@
 """
 
 from worker.worklist.entries import Entry, as_json, gather
-from worker.worklist.page import write_page
+from worker.worklist.page import reason, unread_mark, window_sentence, write_page
 
-__all__ = ["Entry", "as_json", "gather", "write_page"]
+__all__ = ["Entry", "as_json", "gather", "reason", "unread_mark", "window_sentence", "write_page"]

@@ -58,6 +58,8 @@ def as_json(entry: Entry) -> dict[str, Any]:
     return {
         "urgency": entry.urgency,
         "verdict": entry.verdict,
+        "reason_code": report.reason_code or None,
+        "reason": report.reason or None,
         "certainty": report.certainty,
         "probabilities": report.probabilities,
         "patient_id": report.patient_id or None,
@@ -69,6 +71,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
         "series_uids": sorted(report.series_uids),
         "sop_uid": report.sop_uid,
         "preliminary": report.preliminary,
+        "verified": report.verified,
         "reported_at": None if report.reported_at is None else report.reported_at.astimezone(UTC).isoformat(),
         "link": entry.link,
     }
