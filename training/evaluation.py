@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.classifier import Classifier, SliceOutput
 from models.guard import Guard
+from training.battery import EXAMS, ask
 from training.calibration import abstention_curve
 from training.dataset import LabelledSlices
 from training.metrics import exam_figures, slice_figures
@@ -23,7 +25,10 @@ _SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is t
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Figures of slices and exams. warnings: sentences on why they may say less than they seem to."""
+    """Figures of slices and exams. battery: what the bundle says of what it must not name.
+
+    warnings: sentences on why the figures may say less than they seem to.
+    """
 
     bundle: Bundle
     raw: Predictions
@@ -31,6 +36,7 @@ class Evaluated:
     slices: dict[str, Any]
     exams: dict[str, Any]
     outcomes: tuple[ExamOutcome, ...]
+    battery: dict[str, Any]
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -43,19 +49,32 @@ class Evaluated:
             "slices": self.slices,
             "exams": self.exams,
             "abstention_curve": abstention_curve(self.scaled),
+            "battery": self.battery,
             "warnings": list(self.warnings),
         }
 
 
 def evaluate(
-    bundle: Bundle, data: LabelledSlices, progress: Callable[[int, int], None] = lambda _done, _total: None
+    bundle: Bundle,
+    data: LabelledSlices,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    asked: bool = False,
+    battery: int = EXAMS,
+    unknowns: Path | None = None,
+    on_stage: Callable[[str], None] = lambda _name: None,
 ) -> Evaluated:
-    """Classify the slices as the worker would, and compare."""
+    """Classify the slices as the worker would, compare, and ask the bundle about so many unknowns of each kind.
+
+    asked: whether its answers are known although it does not hold them: it serves then.
+    """
     description = bundle.description
     raw = classify(bundle, data, progress)
     scaled = raw.scaled(description.temperature)
-    outcomes = exam_verdicts(scaled, description.operating_point, _guard(bundle))
+    outcomes = exam_verdicts(scaled, description.operating_point, _guard(bundle, asked=asked))
     slices = slice_figures(raw, scaled)
+    on_stage("Unknowns")
+    answers = ask(Classifier(bundle, asked=True), exams=battery, unknowns=unknowns, progress=progress)
     return Evaluated(
         bundle=bundle,
         raw=raw,
@@ -63,6 +82,7 @@ def evaluate(
         slices=slices,
         exams=exam_figures(outcomes, description.class_names),
         outcomes=tuple(outcomes),
+        battery=answers.as_json(),
         warnings=tuple(_warnings(bundle, data, slices)),
     )
 
@@ -92,10 +112,10 @@ def classify(
     return predictions(data, indices, logits, distances)
 
 
-def _guard(bundle: Bundle) -> Guard | None:
+def _guard(bundle: Bundle, *, asked: bool) -> Guard | None:
     """The guard as it serves: a bundle that was never asked what it says of unknowns says nothing of anybody."""
     description = bundle.description
-    return description.guard if description.battery is not None else None
+    return description.guard if asked or description.battery is not None else None
 
 
 def _warnings(bundle: Bundle, data: LabelledSlices, figures: Mapping[str, Any]) -> Iterator[str]:

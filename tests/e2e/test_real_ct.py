@@ -70,7 +70,7 @@ def test_four_real_series_come_back_as_reports(
 def _check_exam(exam: dict[str, Any], files: list[Path]) -> None:
     assert exam["slice_count"] == len(files)
     assert exam["completeness"] == "quiet_period"
-    assert exam["model"] == "demo 2.2"
+    assert exam["model"] == "demo 2.3"
     assert abs(sum(exam["probabilities"].values()) - 1) < 1e-3
     assert exam["slices_classified"] == sum(image["classified"] for image in exam["slices"])
     assert exam["slices_classified"] >= 15

@@ -10,7 +10,7 @@ from rich.table import Table
 from worker import console
 from worker.commands import learning
 from worker.commands.context import application
-from worker.commands.learning import Dataset
+from worker.commands.learning import BatteryOption, Dataset, UnknownsOption
 
 
 def evaluate(
@@ -19,9 +19,11 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json, figures and predictions (CSV).")
     ] = None,
+    battery: BatteryOption = None,
+    unknowns: UnknownsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model on labelled slices, by slice and by exam.
+    """Measure a model on labelled slices, by slice and by exam, and ask it what it says of what it must not name.
 
     Example: reticula evaluate bundles/uip-nsip-2 exams/ --output evaluation
     """
@@ -31,11 +33,12 @@ def evaluate(
     from training.figures import draw_evaluation
     from training.prediction_tables import write_predictions
 
-    folder = Path(bundle)
+    folder, asked = Path(bundle), False
     if not folder.is_dir():
         registry = application().registry
         with application().database.read() as session:
-            folder = registry.folder(registry.find(session, bundle))
+            version = registry.find(session, bundle)
+        folder, asked = registry.folder(version), version.battery is not None
     opened = open_bundle(folder)
     sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
@@ -43,7 +46,10 @@ def evaluate(
             sources, opened.description.preprocessing, None, bars, classes=opened.description.class_names
         )
         observer.on_stage("Classifying")
-        measured = evaluation.evaluate(opened, data, progress=observer.on_count)
+        measured = evaluation.evaluate(
+            opened, data, observer.on_count, asked=asked, battery=learning.battery_setting(battery),
+            unknowns=learning.unknowns_setting(unknowns), on_stage=observer.on_stage,
+        )  # fmt: skip
     for warning in measured.warnings:
         console.err.print(warning, markup=False)
     if output is not None:
@@ -57,6 +63,7 @@ def evaluate(
         return
     _show("slices", measured.slices)
     _show("exams", measured.exams)
+    console.say(measured.battery["sentence"])
 
 
 def _show(title: str, figures: dict[str, Any]) -> None:
