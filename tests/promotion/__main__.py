@@ -13,8 +13,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     lines = [
-        f"{options.simulations} simulations a cell (a fifth, a twentieth with 5, 20 attempts), seed {options.seed}; old rule / "
-        "this rule.",
+        f"{options.simulations} simulations a cell (a fifth, a twentieth with 5, 20 attempts), seed {options.seed}; "
+        "old rule / this rule.",
         "",
         "| candidate | gain of the Brier score | " + " | ".join(f"{count} patients" for count in PATIENTS) + " |",
         "| --- | --- |" + " --- |" * len(PATIENTS),
