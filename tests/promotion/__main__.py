@@ -12,9 +12,9 @@ def main() -> int:
     parser.add_argument("--simulations", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    few = "a fifth, a twentieth with 5, 20 attempts"
     lines = [
-        f"{options.simulations} simulations a cell (a fifth, a twentieth with 5, 20 attempts), seed {options.seed}.",
-        "Old rule / this rule.",
+        f"{options.simulations} simulations a cell ({few}), seed {options.seed}; old rule / this rule.",
         "",
         "| candidate | gain of the Brier score | " + " | ".join(f"{count} patients" for count in PATIENTS) + " |",
         "| --- | --- |" + " --- |" * len(PATIENTS),
