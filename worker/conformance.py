@@ -216,10 +216,9 @@ def _annexes() -> Iterator[str]:
     yield from _table(("object", "SOP class", "Modality", "Series Number"), rows)
     yield "The report is TID 1500 (PS3.16) with TID 1411 for the exam and TID 1410 for key slices; its"
     yield f"own version is {TEMPLATE}. Of an exam without a verdict it has no finding, no certainty and, unless a"
-    yield "setting asks for them, no probabilities. Tracking UIDs stay over the revisions of an exam. Of the pictures"
-    yield "of a series the newest has the smallest Instance Number; a picture that says so parts them from those that"
-    yield "they supersede."
-    yield "An exam without a verdict has no pictures of key slices."
+    yield "setting asks for them, no probabilities. Tracking UIDs stay over the revisions of an exam. Of the"
+    yield "pictures of a series the newest has the smallest Instance Number; a picture that says so parts them from"
+    yield "those that they supersede. An exam without a verdict has no pictures of key slices."
     yield "The notice that an exam has no result is TID 2000 with a heading of conclusions. Rejection notes (IHE"
     yield f"Imaging Object Change Management) are TID 2010; titles that are understood: {', '.join(Grounds)} (DCM)."
     yield f"The private coding scheme is {PRIVATE_SCHEME} ({codes.PRIVATE_SCHEME_NAME}, {codes.ORGANISATION})."
