@@ -22,7 +22,7 @@ Change = Callable[[int, Any], None]
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], PhantomExam]:
     folder = tmp_path_factory.mktemp("phantom")
-    (exam,) = write_phantoms(folder, seed=31, exams=1, slices=16, conditions=("UIP",))
+    (exam,) = write_phantoms(folder, seed=34, exams=1, slices=16, conditions=("UIP",))
     return sorted((folder / exam.folder).glob("*.dcm")), exam
 
 

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from models.verdict import ReasonCode
 from pacs import codes
+from pacs.codes import Language
 from pacs.errors import Rejected
 from pacs.report import (
     SR_CLASSES,
@@ -236,24 +237,25 @@ def test_the_first_letters_of_a_description_do_not_read_as_their_opposite(tmp_pa
         assert max(len(describe_withdrawn(language)), len(describe_notice(language))) <= 64
 
 
-def test_the_validator_of_pixelmed_finds_no_error(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # its style sheets take four seconds a report, on a machine that is not busy
+@pytest.mark.parametrize("language", codes.LANGUAGES)
+def test_the_validator_of_pixelmed_finds_no_error(tmp_path: Path, language: Language) -> None:
     paths: list[Path] = []
-    for language in codes.LANGUAGES:
-        made = reported(tmp_path / language, language=language, slices=3, keys=2)
-        later = Predecessor(SR_CLASSES[0], "1.2.3.9", "1.2")
-        exams = [
-            dataclasses.replace(made, doubts=("thick_slices", "other_kernel"), revision=2, predecessor=later),
-            dataclasses.replace(made, **ABSTAINS),
-        ]
-        notice = UnreportedExam(
-            made.header, made.instances, 1, failed=False, reason_code="no_lungs", ended_at=made.classified_at,
-            software="0", language=made.language, final=False,
-        )  # fmt: skip
-        for sop_class in SR_CLASSES:
-            documents = [build_report(exam, sop_class) for exam in exams] + [build_notice(notice, sop_class)]
-            for document in documents:
-                paths.append(tmp_path / f"{len(paths)}.dcm")
-                paths[-1].write_bytes(document.content)
+    made = reported(tmp_path, language=language, slices=3, keys=2)
+    later = Predecessor(SR_CLASSES[0], "1.2.3.9", "1.2")
+    exams = [
+        dataclasses.replace(made, doubts=("thick_slices", "other_kernel"), revision=2, predecessor=later),
+        dataclasses.replace(made, **ABSTAINS),
+    ]
+    notice = UnreportedExam(
+        made.header, made.instances, 1, failed=False, reason_code="no_lungs", ended_at=made.classified_at,
+        software="0", language=made.language, final=False,
+    )  # fmt: skip
+    for sop_class in SR_CLASSES:
+        documents = [build_report(exam, sop_class) for exam in exams] + [build_notice(notice, sop_class)]
+        for document in documents:
+            paths.append(tmp_path / f"{len(paths)}.dcm")
+            paths[-1].write_bytes(document.content)
     check_with_pixelmed(paths)
 
 
