@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.bundle import open_bundle
+from models.bundle import open_bundle, seal_bundle
 from models.classifier import Classifier
 from models.errors import BundleError
 from models.guard import Guard, conformal_limit
@@ -245,6 +245,9 @@ def test_an_altered_bundle_does_not_open(bundle: Path) -> None:
         (lambda manifest: manifest["files"].update({"../x": "0"}), "outside the bundle"),
         (lambda manifest: manifest.pop("classes"), "incomplete"),
         (lambda manifest: manifest["preprocessing"].update(colour="red"), "incomplete"),
+        (lambda manifest: manifest["guard"].update(knows="everybody"), "incomplete"),
+        (lambda manifest: manifest["guard"]["limits"].update(UIP=float("nan")), "incomplete"),
+        (lambda manifest: manifest.pop("guard"), "incomplete"),
         (lambda manifest: manifest.update(quantisation={}), "incomplete"),
         (lambda manifest: manifest.update(quantisation={"kept": True}), "no int8 network"),
     ],
@@ -296,3 +299,31 @@ def test_the_middle_of_many_values_is_found_by_counting() -> None:
 def test_a_chequerboard_has_more_parts_than_16_bits_can_number(shape: tuple[int, int]) -> None:
     hu = np.where(np.indices(shape).sum(axis=0) % 2, 40, -900).astype(np.int16)
     assert not find_lungs(hu, (0.7, 0.7)).mask.any()
+
+
+def test_a_bundle_of_the_format_before_opens_classifies_and_abstains_on_everything(bundle: Path) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    manifest["format"] = 2
+    for name in ("guard", "battery"):
+        del manifest[name]
+    manifest["operating_point"] = {"commit": 0.6, "min_slices": 3, "max_distance": None}
+    (bundle / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    opened = open_bundle(bundle)
+    assert opened.description.operating_point == OperatingPoint(commit=0.6, min_slices=3)
+    for asked in (False, True):
+        classifier = Classifier(opened, asked=asked)
+        assert classifier.guard is None
+        plan = plan_exam("UIP", 77, 0, 4, lungs=True)
+        spacing = plan.scan.pixel_spacing, plan.scan.pixel_spacing
+        images = [fit(image.hu, spacing, 512) for image in render(plan)]
+        said = classifier.decide(output for _key, output in classifier.stream((None, image) for image in images))
+        assert (said.verdict, said.reason_code, said.certainty) == ("indeterminate", "unguarded", None)
+        assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_bundle_that_nobody_asked_abstains_on_everything(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    assert opened.description.guard is not None
+    unasked = seal_bundle(bundle, replace(opened.description, battery=None))
+    assert Classifier(unasked).guard is None
+    assert Classifier(unasked, asked=True).guard == Classifier(opened).guard == opened.description.guard
