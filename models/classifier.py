@@ -39,13 +39,14 @@ class Classifier:
     ) -> None:
         """Compile the network that serves: the one in int8 where the bundle has it and the processor multiplies so.
 
-        network: another file of the bundle's network. exact: in 32-bit arithmetic. asked: whether the bundle's answers
-        to the battery are known although it does not hold them; otherwise it abstains on everything. Raises BundleError
-        where the IR does not fit the manifest.
+        network: another file of the bundle's network. exact: in 32-bit arithmetic. asked: whether what the bundle says
+        of unknowns is known to whoever opens it, and it may speak; otherwise it abstains on everything unless it holds
+        answers that passed. Raises BundleError where the IR does not fit the manifest.
         """
         self.bundle = bundle
         description = bundle.description
-        self.guard = description.guard if asked or description.battery is not None else None
+        passed = description.battery is not None and description.battery.get("passed") is True
+        self.guard = description.guard if asked or passed else None
         if network is None:
             network = bundle.quantised if bundle.quantised and multiplies_int8() and not exact else bundle.network
         self._quantised = network != bundle.network

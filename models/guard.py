@@ -2,9 +2,10 @@
 
 No limit means that nobody is known, never that anybody is. Limits come from patients that the network neither learned
 from nor was chosen by, each measured against a fit that has not seen that patient. With n of them the limit of a class
-is the ceil(0.95 (n + 1))-th smallest distance (split conformal prediction, Papadopoulos et al. 2002; class by class,
-Vovk 2012): at least 95 % of further patients like these lie within it. That needs 19 patients of the class, for with
-fewer no distance is that rank.
+is the ceil(0.95 (n + 1))-th smallest distance (conformal prediction, Papadopoulos et al. 2002; class by class, Vovk
+2012). That needs 19 patients of the class, for with fewer no distance is that rank. The fits that measure have not seen
+the patient, and the one that serves has seen all: as with CV+ (Barber et al. 2021) at least 90 % of further patients
+like these are sure to lie within the limit, and about 95 % do.
 """
 
 import math
@@ -40,8 +41,11 @@ class Guard:
 
 
 def conformal_limit(distances: Sequence[float]) -> float | None:
-    """Return the limit from the distances of patients of one class, rounded up; None where they are too few."""
-    if len(distances) < FEWEST_PATIENTS:
+    """Return the limit from the distances of patients of one class, rounded up.
+
+    None where they are too few, or a distance is no number.
+    """
+    if len(distances) < FEWEST_PATIENTS or not all(map(math.isfinite, distances)):
         return None
     rank = math.ceil((len(distances) + 1) * FAMILIAR_PART)
     return math.ceil(sorted(distances)[rank - 1] * 1e4) / 1e4  # never below the patient that sets it

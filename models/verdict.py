@@ -149,9 +149,10 @@ def _of_the_finding(
 ) -> tuple[ReasonCode, str]:
     limit = guard.limits.get(name) if guard is not None and guard.limits is not None else None
     if limit is None:
-        return "unfamiliar", f"the model knows no exam of {name}"
+        return "unfamiliar", "the model knows no exam like this one"
     if not distance <= limit:  # what is no number is strange
-        return "unfamiliar", f"unlike the exams of training: distance {distance:.2f}, the limit is {limit:.2f}"
-    if probability < point.commit:
+        # Neither class nor limit, which would tell the class.
+        return "unfamiliar", f"unlike the exams that the model knows: distance {distance:.2f}"
+    if not probability >= point.commit:
         return "undecided", f"no class reaches {point.commit:.0%}"
     return "", ""

@@ -5,6 +5,7 @@ same. A cross-validation tests every patient once, by a network that has not see
 answers holds for the network that learned from all of them as CV+ does (Barber et al., Ann Stat 2021;49:486): nearly.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ def _limit(predictions: Predictions, label: int) -> float | None:
     of_class = predictions.rows(predictions.labels == label)
     farthest: dict[str, float] = {}
     for patient, distance in zip(of_class.patients.tolist(), of_class.distances[:, label].tolist(), strict=True):
-        farthest[patient] = max(distance, farthest.get(patient, 0.0))
+        known = farthest.get(patient, 0.0)
+        farthest[patient] = distance if math.isnan(distance) else max(known, distance)
     return conformal_limit(list(farthest.values()))
 
 
@@ -153,7 +155,9 @@ def choose_operating_point(predictions: Predictions, guard: Guard) -> OperatingP
     """
     familiar = [exam for exam in exam_outcomes(predictions) if _is_familiar(exam, guard)]
     steps = [_step(familiar, float(commit)) for commit in np.arange(_LOWEST_COMMIT, _HIGHEST_COMMIT + 0.001, 0.01)]
-    accepted = [step for step in steps if step.error <= _ACCEPTED_ERROR] or [min(steps, key=lambda step: step.error)]
+    accepted = [step for step in steps if step.error <= _ACCEPTED_ERROR]
+    if not accepted:
+        return OperatingPoint(commit=1.0)  # nothing is sure enough
     first = accepted[0]
     gap = [step.commit for step in steps if step.commit >= first.commit and step.decided == first.decided]
     return OperatingPoint(commit=round((gap[0] + gap[-1]) / 2, 2))

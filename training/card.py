@@ -1,6 +1,5 @@
 """`card.md`: what a bundle was trained on, what its figures are worth, and what it is not for."""
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from models.bundle import Description
-from models.guard import FAMILIAR_PART, FEWEST_PATIENTS, Guard
+from models.guard import FEWEST_PATIENTS, Guard
 from models.verdict import silent_about_all
 from training.metrics import INTERVALS
 from training.worth import behind, worth
@@ -96,15 +95,16 @@ def _guard(guard: Guard | None) -> str:
     counts = " and ".join(f"{count} {guard.knows} of {name}" for name, count in guard.patients.items())
     limits = ", ".join(f"{limit:.2f} from {name}" for name, limit in guard.limits.items())
     fewest = min(guard.patients.values())
-    within = math.ceil((fewest + 1) * FAMILIAR_PART) / (fewest + 1)
     unseen = 1 - 0.05 ** (1 / fewest)
-    return f"""It knows **{guard.knows}**, and is `indeterminate` about all others. Limits of distance: {limits}; they
+    others = "whatever does not say that it is one" if guard.knows == "phantoms" else "whoever lies beyond its limits"
+    return f"""It knows **{guard.knows}**, and is `indeterminate` about {others}. Limits of distance: {limits}; they
 come from {counts} that no network had seen.
 
-What that guarantees: of further {guard.knows} like these, of one class, {within:.1%} or more lie within the limits on
-average (split conformal prediction; 95 % needs {FEWEST_PATIENTS} of a class at least). It does not guarantee that a
-verdict on these is right: {fewest} of them without an error would show that at most {unseen:.1%} of the verdicts are
-wrong; 5 % takes 59. Nor does it say anything of exams that are strange in a way that the features do not show."""
+What that guarantees: of further {guard.knows} like these, of one class, 90 % or more lie within the limits on average,
+and about 95 % are to be expected (conformal prediction over a cross-validation, CV+; it takes {FEWEST_PATIENTS} of a
+class). It does not guarantee that a verdict on these is right: {fewest} of them without an error would show that at
+most {unseen:.1%} of the verdicts are wrong; 5 % takes 59. Nor does it say anything of exams that are strange in a way
+that the features do not show."""
 
 
 def _battery(battery: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.familiarity import Familiarity
 from models.guard import Guard
 from models.verdict import OperatingPoint
 from training.calibration import Calibration, UncalibratedError, abstention_curve, calibrate, patients_of, population
@@ -25,6 +26,14 @@ CalibratedOn = Literal[
     "the parent's patients",
 ]
 _FLATTERS = 0.05  # difference of two accuracies from which it is said
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a candidate has of its parent; it holds while all but the last layer stays as it was."""
+
+    calibration: Calibration
+    familiarity: Familiarity
 
 
 @dataclass(frozen=True)
@@ -89,21 +98,23 @@ def measure(
     splits: Sequence[Split],
     protocol: Protocol,
     *,
-    inherited: Calibration | None = None,
+    inherited: Inherited | None = None,
+    held_out: bool = False,
     select: Select = "accuracy",
     checkpoints: Path | None = None,
     progress: Progress = UNWATCHED,
 ) -> tuple[Measured, Fitted]:
     """Learn and judge every split; return the figures and the network of the last split.
 
-    inherited: the parent's calibration, which holds where the patients that were tested are too few for one, or are
-    those that are held out for a comparison with the parent. select: what an epoch is best in.
+    inherited: what a candidate has of its parent; it holds unless as many patients as the parent was calibrated on give
+    another one. held_out: whether those that are tested are kept for a comparison, and must have no say. select: what
+    an epoch is best in.
 
     Raises KeyboardInterrupt where Ctrl-C leaves a split of several undone.
     """
     started = time.monotonic()
     courses, training_accuracies, validation_accuracies = [], [], []
-    tests = []
+    tests, networks = [], []
     fitted: Fitted | None = None
     for number, split in enumerate(splits, start=1):
         checkpoint = None if checkpoints is None else checkpoints / f"{protocol}-{number}.pt"
@@ -115,6 +126,7 @@ def measure(
         if fitted.validation_accuracy is not None:
             validation_accuracies.append(fitted.validation_accuracy)
         tests.append(learner.judge(fitted, split.test))
+        networks.append(fitted)
     if fitted is None:
         raise ValueError("A protocol needs a split.")
     everything = pooled(tests)
@@ -123,12 +135,20 @@ def measure(
         "patients that no network had seen" if protocol == "patient"
         else "slices of patients that were learned from, which flatters"
     )  # fmt: skip
-    if inherited is not None and (chosen.guard.limits is None or len(splits) == 1):
-        chosen, source, uncalibrated = inherited, "the parent's patients", ""
+    if held_out:
+        chosen, uncalibrated = _of_nobody(everything), ""
+    if inherited is not None and not _replaces(chosen.guard, inherited.calibration.guard):
+        chosen, source, uncalibrated = inherited.calibration, "the parent's patients", ""
+        # As the bundle will measure them: from the parent's exams.
+        tests = [
+            learner.judge(replace(network, familiarity=inherited.familiarity), split.test)
+            for network, split in zip(networks, splits, strict=True)
+        ]
+        everything = pooled(tests)
     scaled, exams = [], []
     for test in tests:
-        nested = len(tests) > 1 and chosen is not inherited
-        own = _without_patients_of(test, everything, chosen) if nested else chosen
+        nested = len(tests) > 1 and (inherited is None or chosen is not inherited.calibration)
+        own = without_patients_of(test, everything, chosen) if nested else chosen
         scaled.append(test.scaled(own.temperature))
         exams.extend(exam_verdicts(scaled[-1], own.operating_point, own.guard))
     measured = Measured(
@@ -148,6 +168,21 @@ def measure(
         seconds=time.monotonic() - started,
     )
     return measured, fitted
+
+
+def _of_nobody(tested: Predictions) -> Calibration:
+    """Return the calibration of a network of which nobody may say anything."""
+    knows, _those = population(tested)
+    return Calibration(1.0, OperatingPoint(), Guard(knows, dict.fromkeys(tested.classes, 0)))
+
+
+def _replaces(own: Guard, parents: Guard) -> bool:
+    """Whether a guard is as good as the parent's: nothing that the parent knew is lost."""
+    if own.limits is None or (parents.limits is not None and own.knows == "phantoms" != parents.knows):
+        return False
+    if own.knows != parents.knows or parents.limits is None:
+        return True
+    return all(own.patients.get(name, 0) >= count for name, count in parents.patients.items())
 
 
 def best_for_all(courses: Sequence[Course], select: Select) -> int:
@@ -175,7 +210,7 @@ def _calibrated(untouched: Predictions, *, reproduces: bool) -> tuple[Calibratio
         return Calibration(1.0, OperatingPoint(), guard), str(error)
 
 
-def _without_patients_of(test: Predictions, everything: Predictions, whole: Calibration) -> Calibration:
+def without_patients_of(test: Predictions, everything: Predictions, whole: Calibration) -> Calibration:
     """Calibrate for a fold without those tested in it, whom the guard must not have been measured on.
 
     Whether the bundle knows anybody is settled by all of them; a fold's own limits rest on fewer.

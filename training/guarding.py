@@ -1,8 +1,10 @@
 """A bundle that learned already gets a guard, a temperature and an operating point from exams that it never saw."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
@@ -13,15 +15,16 @@ from models.bundle import FAMILIARITY, QUANTISED, Bundle, open_bundle
 from models.classifier import Classifier
 from models.export import export_network
 from training.assembly import ask_bundle, remade
-from training.calibration import calibrate
+from training.calibration import Calibration, abstention_curve, calibrate
 from training.dataset import BACKGROUND, LabelledSlices
 from training.errors import TrainingError
+from training.experiment import without_patients_of
 from training.familiarity import fit_familiarity
 from training.features import Features
 from training.learners import exam_distances
-from training.metrics import exam_figures
+from training.metrics import exam_figures, slice_figures
 from training.outcomes import exam_verdicts
-from training.predictions import Predictions, predictions
+from training.predictions import Predictions, pooled, predictions
 from training.protocols import Indices
 from training.sides import Sides
 
@@ -54,7 +57,7 @@ def guard_bundle(
     calibration = calibrate(said)
     point, guard = calibration.operating_point, calibration.guard
     description = bundle.description
-    exams = exam_verdicts(said.scaled(calibration.temperature), point, guard)
+    figures = _figures(said, calibration)
     main = str(description.metrics["protocol"])
     kept = description.quantisation is not None and not description.quantised
     made = dataclasses.replace(
@@ -70,11 +73,17 @@ def guard_bundle(
             **description.metrics,
             main: {
                 **description.metrics[main],
+                **figures,
                 "temperature": calibration.temperature,
                 "calibrated_on": "patients that no network had seen",
                 "guard": dataclasses.asdict(guard),
             },
-            "guarded": {"fingerprint": data.fingerprint, "exams": exam_figures(exams, description.class_names)},
+        },
+        data={
+            **description.data,
+            "guarded_by": data.fingerprint,
+            # Whoever has a say here is never held out to judge a candidate.
+            "patients_by_side": Sides.of(bundle).including({"validation": data.patients[rows].tolist()}).as_json(),
         },
     )
     labels, names = data.labels[rows], data.exams[rows]
@@ -88,6 +97,26 @@ def guard_bundle(
             (workshop / name).unlink(missing_ok=True)
     on_stage("Unknowns")
     return ask_bundle(open_bundle(output), exams=battery, unknowns=unknowns, progress=progress)
+
+
+def _figures(said: Predictions, whole: Calibration) -> dict[str, Any]:
+    """Return the figures of exams that the bundle had never seen, each as if it had no say in the calibration."""
+    scaled, exams = [], []
+    groups = np.array([int(hashlib.sha256(name.encode()).hexdigest(), 16) % _FOLDS for name in said.patients.tolist()])
+    for group in range(_FOLDS):
+        test = said.rows(groups == group)
+        if len(test):
+            own = without_patients_of(test, said, whole)
+            scaled.append(test.scaled(own.temperature))
+            exams.extend(exam_verdicts(scaled[-1], own.operating_point, own.guard))
+    return {
+        "split": "patients that it had never seen, when its guard was made",
+        "test_slices": len(said),
+        "test_patients": len(set(said.patients.tolist())),
+        "slices": slice_figures(said, pooled(scaled)),
+        "exams": exam_figures(exams, said.classes),
+        "abstention_curve": abstention_curve(pooled(scaled)),
+    }
 
 
 def _untouched(bundle: Bundle, data: LabelledSlices) -> Indices:

@@ -14,13 +14,12 @@ import torch
 
 from models.architectures import HounsfieldClassifier, parameter_count
 from models.bundle import KNOWN_CLASSES, Bundle, Description
-from models.familiarity import Familiarity
 from models.preprocessing import Preprocessing
 from training.assembly import ask_bundle, write_bundle
-from training.calibration import Calibration, UncalibratedError
+from training.calibration import UncalibratedError
 from training.dataset import LabelledSlices
 from training.errors import TrainingError
-from training.experiment import Measured, Protocol, measure, verdict_on_split
+from training.experiment import Inherited, Measured, Protocol, measure, verdict_on_split
 from training.features import FeatureCache
 from training.fitting import UNWATCHED, Machine, Progress, Schedule
 from training.learners import Fitted, LastLayerLearner, Learner, Views, WholeNetworkLearner
@@ -38,14 +37,6 @@ _VIEWS = {
     "study": f"of each, {SYNTHETIC} synthetic images were added for training and validation",
     "random": "training saw a new random view of each in every epoch",
 }
-
-
-@dataclass(frozen=True)
-class Inherited:
-    """What a candidate has of its parent; it holds while all but the last layer stays as it was."""
-
-    calibration: Calibration
-    familiarity: Familiarity
 
 
 @dataclass(frozen=True)
@@ -125,6 +116,10 @@ class Run:
         self._observer = observer
         seed = recipe.schedule.seed
         self._held_out = np.zeros(0, dtype=np.int64) if held_out is None else held_out
+        # Where nobody else is there to test it, the candidate is tested on those that are kept for the comparison.
+        self._compares = splits is not None and any(
+            np.isin(split.test, self._held_out).any() for each in splits.values() for split in each
+        )
         self._chosen = np.setdiff1d(balanced(data, recipe.balance, seed), self._held_out)
         self._splits = splits if splits is not None else self._draw(seed)
         self._network = make_network(recipe.architecture, len(data.classes), recipe.start, seed)
@@ -136,7 +131,7 @@ class Run:
         """Return about how long learning will take, after trying a few slices."""
         tested, learned = self._all_indices()
         fits = [split.training for splits in self._splits.values() for split in splits]
-        if len(self._splits.get(self.recipe.protocol, ())) > 1:
+        if self._cross_validates(self.recipe.protocol):
             fits.append(self._chosen)
         return self._learner.expected_seconds(tested, learned, sum(map(len, fits)))
 
@@ -175,7 +170,7 @@ class Run:
         if own.uncalibrated and not own.calibration.guard.missing and not kept.course.interrupted:
             shutil.rmtree(checkpoints)  # with fewer patients it would know nobody anyway, and chance may have done it
             raise UncalibratedError(own.uncalibrated)
-        if len(self._splits[protocol]) > 1:  # every patient was tested: the network that serves learns from all of them
+        if self._cross_validates(protocol):  # the network that serves learns from all of them
             self._observer.on_stage("All patients")
             kept = self._learner.fit(
                 self._chosen, self._chosen[:0], epochs=measured[protocol].epochs,
@@ -201,7 +196,7 @@ class Run:
         bundle = write_bundle(
             output, description, kept, self.data, list(measured.values()),
             seed=self.recipe.schedule.seed, replace=resume,
-            int8=(self._chosen if len(splits) > 1 else splits[0].training) if int8 else None,
+            int8=(self._chosen if self._cross_validates(protocol) else splits[0].training) if int8 else None,
             progress=self._observer.on_count,
         )  # fmt: skip
         if self.recipe.battery and not interrupted:
@@ -213,6 +208,11 @@ class Run:
             shutil.rmtree(checkpoints)
         return Trained(bundle, measured, sentence, parameter_count(kept.network))
 
+    def _cross_validates(self, protocol: Protocol) -> bool:
+        """Whether whoever is tested in a split is learned from in others."""
+        splits = self._splits.get(protocol, ())
+        return len(splits) > 1 or (len(self._held_out) > 0 and not self._compares)
+
     def resumable(self, output: Path) -> bool:
         """Whether this run was begun before and stopped."""
         note = checkpoint_folder(output) / _NOTE
@@ -222,7 +222,7 @@ class Run:
         self._observer.on_stage("By slice" if protocol == "study" else "By patient")
         return measure(
             self._learner, self._splits[protocol], protocol,
-            inherited=None if self.recipe.inherited is None else self.recipe.inherited.calibration,
+            inherited=self.recipe.inherited, held_out=self._compares,
             select=self.recipe.schedule.select, checkpoints=checkpoints, progress=self._observer.progress,
         )  # fmt: skip
 
@@ -243,7 +243,7 @@ class Run:
         """Return the slices that are tested in some split, and those that are learned from or validate in some."""
         splits = [split for each in self._splits.values() for split in each]
         learned = [part for split in splits for part in (split.training, split.validation)]
-        if len(self._splits.get(self.recipe.protocol, ())) > 1:
+        if self._cross_validates(self.recipe.protocol):
             learned.append(self._chosen)
         return np.unique(np.concatenate([split.test for split in splits])), np.unique(np.concatenate(learned))
 
@@ -349,7 +349,7 @@ class Run:
 
     def _sides(self, splits: Sequence[Split]) -> Sides:
         """Who stood on which side of the split; after a cross-validation all were learned from."""
-        if len(splits) > 1:
+        if self._cross_validates(self.recipe.protocol):
             names = self.data.patients
             return self.recipe.sides.including(
                 {"training": names[self._chosen].tolist(), "test": names[self._held_out].tolist()}

@@ -13,10 +13,11 @@ from training.battery import EXAMS
 from training.calibration import Calibration
 from training.dataset import LabelledSlices
 from training.errors import DatasetError
+from training.experiment import Inherited
 from training.fitting import Schedule
 from training.learners import Views
-from training.protocols import Indices, Split, patient_splits
-from training.recipe import FineTune, Inherited, Observer, Recipe, Run, checkpoint_folder
+from training.protocols import Indices, Split, fewest_patients, patient_splits
+from training.recipe import FineTune, Observer, Recipe, Run, checkpoint_folder
 from training.sides import Sides
 from training.weights import Start
 
@@ -54,10 +55,10 @@ def retrain(
 ) -> tuple[Bundle, Indices]:
     """Train a candidate from the active model's weights; return it with the indices of the held-out slices.
 
-    It is calibrated, and its guard made, by a cross-validation of those that it learns from: the held-out ones compare
-    it with the parent, and must not have had a say. Where they are too few the parent's guard and calibration hold as
-    long as the features are the parent's. A run that was stopped is gone on with; one that was finished is taken as it
-    is.
+    It is calibrated, and its guard made, by a cross-validation of those that it learns from and the parent has not: the
+    held-out ones compare it with the parent, and must not have had a say. Where they are too few the parent's guard and
+    calibration hold as long as the features are the parent's. A run that was stopped is gone on with; one that was
+    finished is taken as it is.
     """
     sides = Sides.of(active)
     parts = split(data, sides)
@@ -88,7 +89,7 @@ def retrain(
         unknowns=unknowns,
     )
     run = Run(
-        recipe, data, cache, observer, splits={"patient": _folds(data, parts, recipe.schedule.seed)},
+        recipe, data, cache, observer, splits={"patient": _folds(data, parts, sides, recipe.schedule.seed)},
         preprocessing=description.preprocessing, held_out=parts.test,
     )  # fmt: skip
     resume = run.resumable(output)
@@ -105,12 +106,23 @@ def retrain(
     return candidate, parts.test
 
 
-def _folds(data: LabelledSlices, parts: Split, seed: int) -> list[Split]:
-    """Return a cross-validation of the patients that are learned from; where they are too few, the one split."""
+def _folds(data: LabelledSlices, parts: Split, sides: Sides, seed: int) -> list[Split]:
+    """Return a cross-validation of the patients that are learned from, which tests those alone that are new.
+
+    Every fold starts from the parent's weights, which have learned from the others: what is said of these shows nothing
+    of a patient whom the model has not seen. Where fewer than two of a class are new there is the one split.
+    """
+    learned = np.sort(np.concatenate([parts.training, parts.validation]))
+    names = np.unique(data.patients[learned]).tolist()
+    new = learned[np.isin(data.patients[learned], [name for name in names if not sides.learned_from([name])])]
+    if fewest_patients(data, new) < 2:
+        return [parts]
     try:
-        return patient_splits(data, np.sort(np.concatenate([parts.training, parts.validation])), None, seed)
+        folds = patient_splits(data, learned, None, seed)
     except DatasetError:
         return [parts]
+    tested = [Split(fold.training, fold.validation, np.intersect1d(fold.test, new)) for fold in folds]
+    return [fold for fold in tested if len(fold.test)]
 
 
 def _inherited(active: Bundle) -> Inherited | None:

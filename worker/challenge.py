@@ -45,6 +45,7 @@ class _Held:
     owner: str
     paths: tuple[Path, ...]
     attempts: int
+    missing: int
 
 
 class ChallengeStage:
@@ -97,6 +98,7 @@ class ChallengeStage:
                 alive=lambda: self._keep(held),
                 alive_seconds=min(_LOOK_SECONDS, self._lease.total_seconds() / 4),
                 careful=held.attempts > 1,
+                missing=held.missing,
             )
         except Rejected as error:
             return _nothing(error.code, str(error))
@@ -133,7 +135,7 @@ class ChallengeStage:
                 session.refresh(row)
                 series = session.get_one(Classification, classification_id).series
                 paths = exams.instance_paths(session, series, self._data_dir)
-                return _Held(row.id, series.series_uid, owner, paths, row.attempts)
+                return _Held(row.id, series.series_uid, owner, paths, row.attempts, exams.missing(series))
         except IntegrityError:  # another worker has it, or somebody erased the exam
             return None
 

@@ -25,6 +25,8 @@ from worker.scheduling import computing
 from worker.version import __version__
 
 KEY_SLICES = 6
+_SAME_POSITION_MM = 0.01
+_HOLE = 1.8  # a step between slices that is so many times the usual one leaves slices out
 _OUTLINE_POINTS = 100
 _SMALLEST_OUTLINE = 0.04  # of the slice's lung: what is smaller is not drawn
 
@@ -121,13 +123,25 @@ def classify_series(
 def coverage(slices: Sequence[ClassifiedSlice], missing: int) -> Coverage:
     """Return how much of the lungs was classified. missing: images that are not here, or are unreadable.
 
-    What could not be decoded, or is not here, may show lung.
+    What could not be decoded, or is not here, may show lung; so may what a hole between two slices leaves out.
     """
     classified = [image for image in slices if image.probabilities is not None]
-    unseen = sum(image.note is not None for image in slices) + missing
-    positions = [image.source.position_mm for image in classified if image.source.position_mm is not None]
-    extent = max(positions) - min(positions) if len(positions) == len(classified) and positions else None
-    return Coverage(len(classified) / max(1, len(classified) + unseen), extent)
+    positions = np.array([image.source.position_mm for image in slices if image.source.position_mm is not None])
+    within = np.array([image.source.position_mm or 0.0 for image in classified])
+    if len(positions) < len(slices) or not classified:
+        return Coverage(0.0, 0.0)
+    unseen = sum(image.note is not None for image in slices) + max(missing, _holes(positions))
+    return Coverage(len(classified) / (len(classified) + unseen), float(within.max() - within.min()))
+
+
+def _holes(positions: NDArray[np.float64]) -> int:
+    """How many slices are missing between others, by the step from one to the next that a quarter of them exceed."""
+    steps = np.diff(np.sort(positions))
+    steps = steps[steps > _SAME_POSITION_MM]
+    if not len(steps):
+        return 0
+    usual = float(np.quantile(steps, 0.75))
+    return int(sum(round(step / usual) - 1 for step in steps if step > _HOLE * usual))
 
 
 class _Work:

@@ -104,8 +104,13 @@ def claim(
             paths=instance_paths(session, series, data_dir),
             lease=lease,
             attempts=series.attempts,
-            missing=max(0, (series.expected_count or 0) - series.instance_count),
+            missing=missing(series),
         )
+
+
+def missing(series: Series) -> int:
+    """Return how many instances of a revision the PACS has that did not come; 0 where it was not asked."""
+    return max(0, (series.expected_count or 0) - series.instance_count)
 
 
 def instance_paths(session: Session, series: Series, data_dir: Path) -> tuple[Path, ...]:

@@ -41,8 +41,9 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
         .where(or_(Delivery.series_id == series.id, and_(Delivery.object == RETRACTION, notes)))
         .order_by(Delivery.id)
     )
-    shown["verdict_reason"] = (classification.verdict_reason or None) if classification else None
-    shown["distance"] = classification.distance if classification else None
+    stands = classification is not None and series.withdrawn_at is None
+    shown["verdict_reason"] = (classification.verdict_reason or None) if classification and stands else None
+    shown["distance"] = classification.distance if classification and stands else None
     shown["label"] = labels.current(session).get(series_uid)
     shown["description"], shown["kernel"] = series.description or None, series.kernel or None
     shown["thickness_mm"], shown["urgent"] = series.thickness_mm, series.urgent

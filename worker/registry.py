@@ -76,7 +76,9 @@ class Registry:
         bundle = open_bundle(folder)
         with self._database.read() as session:
             known = _by_sha256(session, bundle.sha256)
-        if known is not None:
+        from training.battery import is_current
+
+        if known is not None and (known.battery is None or is_current(known.battery)) and not despite:
             self._keep(bundle)
             return known
         battery = questions.answers(bundle)
@@ -86,6 +88,8 @@ class Registry:
             with self._database.write() as session:
                 known = _by_sha256(session, bundle.sha256)
                 if known is not None:
+                    known.battery = battery
+                    self._first(session, known, despite, actor)
                     return known
                 parent = None if description.parent is None else _by_sha256(session, description.parent)
                 version = ModelVersion(
@@ -101,19 +105,29 @@ class Registry:
                     imported_by=actor[:128],
                     battery=battery,
                 )
-                first = session.scalar(select(ModelVersion.id).limit(1)) is None
                 session.add(version)
                 session.flush()
                 audit.record(session, "model imported", f"{version.name} {version.version}", actor=actor)
-                if first and (may_serve(version) or despite):
-                    _serve_despite(session, version, despite, actor=actor)
-                    _activate(session, version, actor=actor, reason=despite or "the first model")
+                self._first(session, version, despite, actor)
         except IntegrityError as error:
             raise WorkerError(
                 f"Another bundle is imported as {description.name} {description.version} already: "
                 "give the new one another version."
             ) from error
         return version
+
+    def _first(self, session: Session, version: ModelVersion, despite: str, actor: str) -> None:
+        """Make a version active where none ever was. Raises WorkerError where a reason is given and one is active."""
+        if session.scalar(select(Promotion.id).limit(1)) is not None:
+            if despite:
+                raise WorkerError(
+                    f"--despite is for the first model: 'reticula models promote {version.name}' with --despite makes "
+                    "another one active."
+                )
+            return
+        if may_serve(version) or despite:
+            _serve_despite(session, version, despite, actor=actor)
+            _activate(session, version, actor=actor, reason=despite or "the first model")
 
     def active(self, session: Session) -> ModelVersion | None:
         """Return the version that classifies now; None where there is none, or the pinned one is not imported."""

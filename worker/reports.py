@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from worker.summary import Material
 
 
+# What the operating points of results have since verdicts need a guard.
+_GUARDED = "min_share"
 # So long after it was made an object is sent without asking again whose exam it is.
 _SURE_FOR = timedelta(minutes=10)
 _Drawn = tuple[str, str, int, datetime]
@@ -82,6 +84,8 @@ class ReportStore:
         where it is not settled whose exam it is, Rejected where none can be made.
         """
         with self._database.read() as session:
+            if name not in (NOTICE, RETRACTION):
+                _need_guarded(session.get_one(Series, series_id).classification)
             row = _report_row(session, series_id, sop_class_uid, name)
             if row is not None:
                 document = self._read(row)
@@ -277,6 +281,18 @@ class ReportStore:
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise NotAtHandError(f"The stored report {row.path} was altered; restore it from a backup.")
         return Document(row.sop_class_uid, row.sop_uid, content)
+
+
+def _need_guarded(row: Classification | None) -> None:
+    """Nothing is sent of a result from before there were guards. Raises Rejected.
+
+    Its report may name a class where it abstains, and its verdict a patient whom the model does not know.
+    """
+    if row is not None and _GUARDED not in row.operating_point:
+        raise Rejected(
+            "not_reportable",
+            "It was classified by an earlier version, which said more than it knew: 'reticula exams reprocess' it.",
+        )
 
 
 def _write(path: Path, content: bytes) -> None:

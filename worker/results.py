@@ -47,7 +47,7 @@ def store(
         operating_point=asdict(description.operating_point),
         classes=[asdict(known) for known in description.classes],
         verdict=verdict.verdict,
-        likeliest=max(verdict.probabilities.values()),
+        stated=0.0 if verdict.certainty is None else verdict.certainty,
         probabilities=verdict.probabilities,
         called=verdict.called,
         verdict_code=verdict.reason_code,

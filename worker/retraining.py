@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,13 @@ def gather(application: Application, options: Options) -> Material:
         raise WorkerError(
             "There is nothing to learn from: label exams with 'reticula exams label', or name base data with --dataset."
         )
-    return Material(model, open_bundle(application.registry.folder(model)), base, tuple(labelled), tuple(unusable))
+    return Material(model, _with_answers(application, model), base, tuple(labelled), tuple(unusable))
+
+
+def _with_answers(application: Application, model: ModelVersion) -> Bundle:
+    """Return a version's bundle with what it said of unknowns, whether or not it holds that itself."""
+    bundle = open_bundle(application.registry.folder(model))
+    return replace(bundle, description=replace(bundle.description, battery=model.battery))
 
 
 def read(

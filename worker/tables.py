@@ -182,10 +182,10 @@ class TrainingRun(Base):
 
 
 class Classification(Base):
-    """What a model said of a revision of a series. likeliest: the highest of the probabilities, 0 to 1.
+    """What a model said of a revision of a series.
 
-    verdict_code, verdict_reason: why it is indeterminate.
-    distance: of the exam from those that the model knows. limits: what the model's card warns of.
+    stated: the verdict's probability, 0 to 1, and 0 without a verdict. verdict_code, verdict_reason: why it is
+    indeterminate. distance: of the exam from those that the model knows. limits: what the model's card warns of.
     despite: why somebody made a model active that had failed its battery.
     header: what the report copies from the series. classes: the codes of the classes by name.
     """
@@ -200,7 +200,7 @@ class Classification(Base):
     operating_point: Mapped[dict[str, Any]]
     classes: Mapped[list[Any]]
     verdict: Mapped[str] = mapped_column(String(64))
-    likeliest: Mapped[float] = mapped_column("certainty")
+    stated: Mapped[float] = mapped_column("certainty")
     probabilities: Mapped[dict[str, float]]
     called: Mapped[dict[str, int]]
     verdict_code: Mapped[str] = mapped_column(String(16))
@@ -221,7 +221,7 @@ class Classification(Base):
     @property
     def certainty(self) -> float | None:
         """The probability of the verdict's class; None for an abstention, which is certain of nothing."""
-        return self.likeliest if self.verdict in self.probabilities else None
+        return self.stated if self.verdict in self.probabilities else None
 
 
 class SliceResult(Base):

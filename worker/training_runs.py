@@ -221,7 +221,7 @@ def of_model(session: Session, model_id: int) -> TrainingRun | None:
 
 def not_shown(run: TrainingRun | None) -> int | None:
     """Return on how many patients a candidate was not shown to be safe; None where it was, or was never one."""
-    if run is None or run.figures is None or run.figures.get("promote", False):
+    if run is None or run.figures is None or run.figures.get("promote") or run.figures.get("shown"):
         return None
     return int(run.figures.get("patients", 0))
 

@@ -168,7 +168,7 @@ def test_an_installation_with_rows_comes_up_from_the_first_revision_and_goes_bac
         session.flush()
         row = Classification(
             series_id=series_id, model_id=model.id, software="0", precision="f32", operating_point={}, classes=[],
-            verdict="indeterminate", likeliest=0.5, probabilities={}, called={}, verdict_code="undecided",
+            verdict="indeterminate", stated=0.5, probabilities={}, called={}, verdict_code="undecided",
             verdict_reason="no class reaches 60%", distance=1.5, header={}, notes=[], slice_count=1,
             slices_classified=1, seconds=1.0, classified_at=now(),
         )  # fmt: skip

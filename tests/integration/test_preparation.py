@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from models.classifier import Classifier
 from models.preprocessing import Preprocessing
@@ -21,6 +22,7 @@ from pacs.pixels import Decoded, decode
 from pacs.selection import select
 from pacs.series import SeriesHeader, SourceSlice
 from training.phantom import write_phantoms
+from training.phantom.mark import phantom_uid
 from worker import preparation
 from worker.classification import classify_series
 from worker.preparation import Preparation
@@ -81,9 +83,10 @@ def test_what_was_begun_and_is_not_selected_changes_nothing(
     """A second phase with other pixels, whose files come first."""
 
     def other_phase(number: int, dataset: Any) -> None:
-        dataset.AcquisitionNumber = 2
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
-            f"{dataset.SOPInstanceUID[:50]}.{number}"
+        dataset.AcquisitionNumber, dataset.InstanceNumber = 2, 1000 + number
+        # As a phantom's own rule has it: with another one all of it would be a patient.
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(
+            phantom_uid(dataset.SeriesInstanceUID, 1000 + number)
         )
         dataset.PixelData = (dataset.pixel_array[::-1] // 2).tobytes()
 

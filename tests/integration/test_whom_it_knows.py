@@ -107,6 +107,15 @@ def test_most_of_the_lungs_must_have_been_seen(
     assert bottom.reason_code == "incomplete"
 
 
+def test_images_missing_between_classified_ones_count_as_unseen(
+    phantom: tuple[list[Path], PhantomExam], classifier: Classifier
+) -> None:
+    """A broken transfer that nobody asked the PACS about: most of the middle never came."""
+    files = phantom[0]
+    assert verdict([*files[:5], *files[11:]], classifier).reason_code == "incomplete"
+    assert verdict([*files[:7], *files[8:]], classifier).verdict == "UIP"
+
+
 def test_a_data_set_tells_phantoms_from_patients(phantom: tuple[list[Path], PhantomExam], tmp_path: Path) -> None:
     for kind, change in (("UIP", lambda _number, _dataset: None), ("NSIP", _as_a_patient)):
         (tmp_path / kind).mkdir()

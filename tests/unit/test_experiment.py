@@ -1,5 +1,6 @@
 """A protocol measured: no patient helps to calibrate the model that is asked about this patient."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from tests.slices import labelled_slices
 from training import experiment
 from training.calibration import Calibration, calibrate
 from training.dataset import LabelledSlices
-from training.experiment import best_for_all, measure, verdict_on_split
+from training.experiment import Inherited, best_for_all, measure, verdict_on_split
 from training.fitting import UNWATCHED, Course, Epoch, Progress
 from training.learners import Fitted
 from training.predictions import Predictions, predictions
 from training.protocols import Indices, patient_splits, study_split
+
+NOWHERE = Familiarity(*(np.zeros((2, 1), np.float32), np.zeros((1, 1), np.float32)), *(np.ones(1, np.float32),) * 2)
 
 
 class Oracle:
@@ -115,18 +118,42 @@ def test_too_few_patients_know_nobody_but_whom_the_parent_knew(data: LabelledSli
     assert alone.calibration.guard == Guard("patients", {"UIP": 5, "NSIP": 5}, None)
     assert {exam.verdict for exam in alone.exams} == {"indeterminate"}
     assert {exam.reason for exam in alone.exams} == {"too_few_patients"}
-    parents = Calibration(1.5, OperatingPoint(commit=0.7), Guard("phantoms", {"UIP": 40}, {"UIP": 2.0}))
-    measured, _fitted = measure(Oracle(data), splits, "patient", inherited=parents)
+    parents = Calibration(
+        1.5, OperatingPoint(commit=0.7), Guard("phantoms", {"UIP": 40, "NSIP": 40}, {"UIP": 2.0, "NSIP": 2.0})
+    )
+    inherited = Inherited(parents, NOWHERE)
+    measured, _fitted = measure(Oracle(data), splits, "patient", inherited=inherited)
     assert (measured.calibration, measured.calibrated_on) == (parents, "the parent's patients")
     assert np.allclose(measured.scaled.logits * 1.5, measured.test.logits)
     # With enough of its own the parent's say is over.
     more = of_patients(20)
-    folds, one = (patient_splits(more, np.arange(len(more)), count, 0) for count in (None, 1))
-    own, _fitted = measure(Oracle(more), folds, "patient", inherited=parents)
+    folds = patient_splits(more, np.arange(len(more)), None, 0)
+    own, _fitted = measure(Oracle(more), folds, "patient", inherited=inherited)
     assert own.calibration.guard.patients == {"UIP": 20, "NSIP": 20}
     # Those who are held out to compare it with the parent have no say.
-    held, _fitted = measure(Oracle(more), one, "patient", inherited=parents)
+    held, _fitted = measure(Oracle(more), folds, "patient", inherited=inherited, held_out=True)
     assert held.calibration == parents
+    nobody, _fitted = measure(Oracle(more), folds, "patient", held_out=True)
+    assert nobody.calibration.guard.limits is None
+    assert {exam.verdict for exam in nobody.exams} == {"indeterminate"}
+
+
+def test_a_guard_of_fewer_or_of_phantoms_does_not_replace_one_of_patients() -> None:
+    more = of_patients(20)
+    folds = patient_splits(more, np.arange(len(more)), None, 0)
+
+    def kept(guard: Guard, data: LabelledSlices = more) -> bool:
+        parents = Calibration(1.5, OperatingPoint(commit=0.7), guard)
+        measured, _fitted = measure(Oracle(data), folds, "patient", inherited=Inherited(parents, NOWHERE))
+        return measured.calibration == parents
+
+    limits = {"UIP": 2.0, "NSIP": 2.0}
+    assert kept(Guard("patients", {"UIP": 30, "NSIP": 20}, limits))
+    assert not kept(Guard("patients", {"UIP": 20, "NSIP": 19}, limits))
+    assert not kept(Guard("patients", {"UIP": 4, "NSIP": 4}))
+    assert not kept(Guard("phantoms", {"UIP": 99, "NSIP": 99}, limits))
+    drawn = replace(more, phantoms=np.ones(len(more), dtype=bool))
+    assert kept(Guard("patients", {"UIP": 19, "NSIP": 19}, limits), drawn)
 
 
 def test_the_protocol_of_the_study_serves_nobody() -> None:

@@ -42,8 +42,9 @@ class Question:
 class Decision:
     """What came of a comparison. gain: how much better the candidate's mean Brier score is, with its interval.
 
-    A candidate that is not promoted is a challenger. alpha: error that the question has spent. moved: how many patients
-    are better off and how many worse. gain is for the reader and decides nothing.
+    A candidate that is not promoted is a challenger. shown: whether it was shown to be safe, and not promoted for
+    another reason. alpha: error that the question has spent. moved: how many patients are better off and how many
+    worse. gain is for the reader and decides nothing.
     """
 
     promote: bool
@@ -58,10 +59,11 @@ class Decision:
     gain: tuple[float, float, float] | None = None
     active: dict[str, Any] | None = None
     candidate: dict[str, Any] | None = None
+    shown: bool = False
 
     def withheld(self, sentence: str) -> "Decision":
         """Return the decision not to promote after all, for the reason in `sentence`."""
-        return replace(self, promote=False, sentence=sentence)
+        return replace(self, promote=False, shown=self.promote or self.shown, sentence=sentence)
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision as it is stored."""

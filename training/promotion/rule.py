@@ -79,7 +79,7 @@ def battery_condition(active: Mapping[str, Any] | None, candidate: Mapping[str, 
     said = f"it names {candidate['named']} of {candidate['asked']} unknowns"
     if not candidate["passed"]:
         return Condition("battery", holds=False, sentence=f"it fails the battery: {said}")
-    if active is None:
+    if active is None or active.get("silent"):  # who says nothing of anybody has named nobody, and helps nobody
         return Condition("battery", holds=True, sentence=said)
     # A share against a share: the two were asked about unknowns drawn by their own seeds, maybe not as many.
     worse = candidate["named"] * max(1, active["asked"]) > active["named"] * max(1, candidate["asked"])

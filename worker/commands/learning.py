@@ -241,7 +241,9 @@ def what_it_says(bundle: "Bundle", battery: "Mapping[str, Any] | None" = None) -
     if silence is not None:
         yield f"It gives no verdict on anybody: {silence[1]}."
     elif description.guard is not None:
-        yield f"It gives verdicts on {description.guard.knows} alone; whatever else comes is indeterminate."
+        knows = description.guard.knows
+        others = "; whatever does not say that it is one is indeterminate" if knows == "phantoms" else ""
+        yield f"It gives verdicts on {knows} like those that it knows{others}."
     if answers is not None and not answers["silent"]:
         yield answers["sentence"]
 
