@@ -128,4 +128,6 @@ def test_a_data_set_tells_phantoms_from_patients(phantom: tuple[list[Path], Phan
 def _as_a_patient(number: int, dataset: Any) -> None:
     dataset.SeriesInstanceUID, dataset.PatientID = "1.2.3.4", "P1"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number}"
-    dataset.PixelData = (dataset.pixel_array // 2).tobytes()
+    pixels = dataset.pixel_array.copy()
+    pixels[0, 0] += 1  # or it would be the same slice of another patient
+    dataset.PixelData = pixels.tobytes()
