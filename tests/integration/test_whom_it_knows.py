@@ -129,5 +129,5 @@ def _as_a_patient(number: int, dataset: Any) -> None:
     dataset.SeriesInstanceUID, dataset.PatientID = "1.2.3.4", "P1"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number}"
     pixels = dataset.pixel_array.copy()
-    pixels[0, 0] += 1  # or it would be the same slice of another patient
+    pixels[:9, :9] += 200  # or it would be the same slice of another patient
     dataset.PixelData = pixels.tobytes()
