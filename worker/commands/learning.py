@@ -237,7 +237,9 @@ def what_it_says(bundle: "Bundle", battery: "Mapping[str, Any] | None" = None) -
 
     description = bundle.description
     answers = description.battery if battery is None else battery
-    silence = silent_about_all(description.guard if answers is not None else None)
+    silence = silent_about_all(description.guard)
+    if silence is None and answers is None:
+        silence = silent_about_all(None)
     if silence is not None:
         yield f"It gives no verdict on anybody: {silence[1]}."
     elif description.guard is not None:

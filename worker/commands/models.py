@@ -1,8 +1,11 @@
 """`reticula models`: the bundles that classify."""
 
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
 from rich.table import Table
 
 from models.bundle import open_bundle
@@ -143,13 +146,18 @@ def import_model(
     Example: reticula models import /srv/bundles/uip-nsip-2
     """
     app_, training = application(), application().settings.training
-    with console.progress() as bars:
-        task = bars.add_task("Unknowns", total=None)
+    with ExitStack() as stack:
+        shown: list[tuple[Bars, TaskID]] = []
+
+        def on_count(done: int, total: int) -> None:  # most bundles hold their answers, and nothing is to be seen
+            if not shown:
+                bars = stack.enter_context(console.progress())
+                shown.append((bars, bars.add_task("Unknowns", total=total)))
+            shown[0][0].update(shown[0][1], completed=done)
+
         version = app_.registry.import_bundle(
             bundle, actor=audit.person(), despite=despite,
-            questions=Questions(
-                training.battery, training.unknowns, lambda done, total: bars.update(task, completed=done, total=total)
-            ),
+            questions=Questions(training.battery, training.unknowns, on_count),
         )  # fmt: skip
     state = "active" if version.active else "not active"
     console.say(f"Model {version.name} {version.version} is imported ({state}).")

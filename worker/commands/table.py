@@ -56,14 +56,17 @@ COMMANDS = {
         "Write phantom chest CT exams with a UIP-like or an NSIP-like disease, another one, or none.",
     ),
     "train": ("train:train", "Train a network and write a bundle. Ctrl-C keeps the best epoch so far."),
-    "evaluate": ("evaluate:evaluate", "Measure a model on labelled slices, by slice and by exam."),
+    "evaluate": (
+        "evaluate:evaluate",
+        "Measure a model on labelled slices, by slice and by exam, and ask it what it says of what it must not name.",
+    ),
     "compare": (
         "compare:compare",
         "Train the architectures on the same slices and say which is best, by slice and by patient.",
     ),
     "retrain": (
         "retrain:retrain",
-        "Train a candidate from the active model, with base data and labelled exams, and promote it if it is better.",
+        "Train a candidate from the active model, with base data and labelled exams.",
     ),
     "exams": ("exams:app", "The exams."),
     "models": ("models:app", "The models."),
