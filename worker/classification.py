@@ -130,7 +130,8 @@ def coverage(slices: Sequence[ClassifiedSlice], missing: int) -> Coverage:
     within = np.array([image.source.position_mm or 0.0 for image in classified])
     if len(positions) < len(slices) or not classified:
         return Coverage(0.0, 0.0)
-    unseen = sum(image.note is not None for image in slices) + max(missing, _holes(positions))
+    between = positions[(positions >= within.min()) & (positions <= within.max())]
+    unseen = sum(image.note is not None for image in slices) + max(missing, _holes(between))
     return Coverage(len(classified) / (len(classified) + unseen), float(within.max() - within.min()))
 
 

@@ -33,6 +33,7 @@ from tests.datasets import ct, write
 from tests.installation import Installation, send
 from tests.plant import Plant, files
 from training.phantom import PhantomExam
+from training.phantom.mark import phantom_uid
 from worker.database import Database
 
 Phantoms = tuple[Path, list[PhantomExam]]
@@ -206,7 +207,9 @@ def test_an_exam_with_a_slice_that_crashes_its_decoder_is_classified_without_it(
     bad, first = dcmread(CRASHING[0]), dcmread(paths[0])
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "ImageOrientationPatient"):
         setattr(bad, keyword, first[keyword].value)
-    bad.SOPInstanceUID, bad.InstanceNumber = f"{exam.series_uid[:50]}.99", "99"
+    # It says that it is a phantom, as the others do: with one that does not they would all be a patient.
+    bad.SOPInstanceUID, bad.InstanceNumber = phantom_uid(exam.series_uid, 99), "99"
+    bad.QualityControlImage = "YES"
     bad.ImagePositionPatient = [*first.ImagePositionPatient[:2], float(first.ImagePositionPatient[2]) - 500]
     (bad_path,) = write(tmp_path / "bad", bad)
     installation.prepare()
