@@ -46,7 +46,7 @@ def classified(plant: Plant, uid: str, verdict: str, *, code: str = "", likelies
     with plant.database.write() as session:
         row = Classification(
             series_id=series_id, model_id=model_id, software="0", precision="f32", operating_point={}, classes=[],
-            verdict=verdict, likeliest=sure, probabilities={likeliest: sure, OTHER[likeliest]: 1 - sure}, called={},
+            verdict=verdict, stated=sure, probabilities={likeliest: sure, OTHER[likeliest]: 1 - sure}, called={},
             verdict_code=code, verdict_reason="", header={}, notes=[], slice_count=1, slices_classified=1, seconds=1.0,
             classified_at=now(),
         )  # fmt: skip
