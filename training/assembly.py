@@ -90,12 +90,17 @@ def quantise_bundle(
     network.load_state_dict(load_file(bundle.weights))
     with _workshop(output) as workshop:
         shutil.copytree(bundle.folder, workshop, dirs_exist_ok=True)
-        for name in (QUANTISED, Path(QUANTISED).with_suffix(".bin").name):
-            (workshop / name).unlink(missing_ok=True)
+        drop_quantised(workshop)
         export_network(network, description.preprocessing, description.temperature, workshop)
         description = _quantised(workshop, description, data, learned, seed, progress)
         _seal(workshop, description)
     return open_bundle(output)
+
+
+def drop_quantised(folder: Path) -> None:
+    """Remove the int8 network of a bundle whose other network is made anew."""
+    for name in (QUANTISED, Path(QUANTISED).with_suffix(".bin").name):
+        (folder / name).unlink(missing_ok=True)
 
 
 def ask_bundle(

@@ -1,6 +1,6 @@
 """A bundle as it serves, on labelled slices: figures, and whether they may be believed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def evaluate(
     outcomes = exam_verdicts(scaled, description.operating_point, _guard(bundle, asked=asked))
     slices = slice_figures(raw, scaled)
     on_stage("Unknowns")
-    answers = ask(Classifier(bundle, asked=True), exams=battery, unknowns=unknowns, progress=progress)
+    asked_about = ask(Classifier(bundle, asked=True), exams=battery, unknowns=unknowns, progress=progress)
     return Evaluated(
         bundle=bundle,
         raw=raw,
@@ -82,7 +82,7 @@ def evaluate(
         slices=slices,
         exams=exam_figures(outcomes, description.class_names),
         outcomes=tuple(outcomes),
-        battery=answers.as_json(),
+        battery=asked_about.as_json(),
         warnings=tuple(_warnings(bundle, data, slices)),
     )
 
@@ -97,19 +97,30 @@ def classify(
     """Return what the bundle says of every slice, or of `only` some, through the network that serves, not scaled."""
     classifier = Classifier(bundle)
     indices = np.arange(len(data)) if only is None else only
-    outputs: list[SliceOutput] = []
-    for _key, output in classifier.stream((None, data.images[index]) for index in indices):
-        outputs.append(output)
-        progress(len(outputs), len(indices))
-    probabilities = np.array([output.probabilities for output in outputs])
+    outputs = answers(classifier, data, indices, progress)
     distances = np.zeros((len(indices), len(bundle.description.classes)))
     exams = data.exams[indices]
     for exam in set(exams.tolist()):
         rows = np.flatnonzero(exams == exam)
         distances[rows] = classifier.distances(outputs[row] for row in rows)
-    # The network divides its logits by the temperature; what is left is known but for a constant.
-    logits = np.log(np.maximum(probabilities, _SMALLEST)) * bundle.description.temperature
-    return predictions(data, indices, logits, distances)
+    return predictions(data, indices, logits_of(bundle, outputs), distances)
+
+
+def answers(
+    classifier: Classifier, data: LabelledSlices, indices: NDArray[np.int64], progress: Callable[[int, int], None]
+) -> list[SliceOutput]:
+    """Return what the network that serves says of slices. `progress` is told (done, total)."""
+    outputs: list[SliceOutput] = []
+    for _key, output in classifier.stream((None, data.images[index]) for index in indices):
+        outputs.append(output)
+        progress(len(outputs), len(indices))
+    return outputs
+
+
+def logits_of(bundle: Bundle, outputs: Sequence[SliceOutput]) -> NDArray[np.float64]:
+    """Return the logits (slices, classes) behind probabilities, known but for a constant, before any temperature."""
+    probabilities = np.array([output.probabilities for output in outputs])
+    return np.asarray(np.log(np.maximum(probabilities, _SMALLEST)) * bundle.description.temperature)
 
 
 def _guard(bundle: Bundle, *, asked: bool) -> Guard | None:

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from sklearn.model_selection import StratifiedGroupKFold
 
 from models.architectures import build
-from models.bundle import FAMILIARITY, QUANTISED, Bundle, open_bundle
+from models.bundle import FAMILIARITY, Bundle, open_bundle
 from models.classifier import Classifier
 from models.export import export_network
-from training.assembly import ask_bundle, remade
+from training.assembly import ask_bundle, drop_quantised, remade
 from training.calibration import Calibration, abstention_curve, calibrate
 from training.dataset import BACKGROUND, LabelledSlices
 from training.errors import TrainingError
+from training.evaluation import answers, logits_of
 from training.experiment import without_patients_of
 from training.familiarity import fit_familiarity
 from training.features import Features
@@ -29,7 +30,6 @@ from training.protocols import Indices
 from training.sides import Sides
 
 _FOLDS = 5
-_SMALLEST = 1e-12  # probabilities are kept off zero before their logarithm is taken
 Progress = Callable[[int, int], None]
 
 
@@ -93,8 +93,7 @@ def guard_bundle(
         network.load_state_dict(load_file(bundle.weights))
         export_network(network, description.preprocessing, calibration.temperature, workshop)
         familiarity.save(workshop / FAMILIARITY)
-        for name in (QUANTISED, Path(QUANTISED).with_suffix(".bin").name):
-            (workshop / name).unlink(missing_ok=True)
+        drop_quantised(workshop)
     on_stage("Unknowns")
     return ask_bundle(open_bundle(output), exams=battery, unknowns=unknowns, progress=progress)
 
@@ -135,14 +134,8 @@ def _untouched(bundle: Bundle, data: LabelledSlices) -> Indices:
 
 def _said(bundle: Bundle, data: LabelledSlices, rows: Indices, progress: Progress) -> tuple[Predictions, Features]:
     """Return what the network says of the slices, with distances from exams of other patients, and their features."""
-    outputs = []
-    for _key, output in Classifier(bundle).stream((None, data.images[row]) for row in rows):
-        outputs.append(output)
-        progress(len(outputs), len(rows))
-    probabilities = np.array([output.probabilities for output in outputs])
+    outputs = answers(Classifier(bundle), data, rows, progress)
     features = np.array([output.features for output in outputs])
-    # The network divides its logits by the temperature; what is left is known but for a constant.
-    logits = np.log(np.maximum(probabilities, _SMALLEST)) * bundle.description.temperature
     labels, exams, patients = data.labels[rows], data.exams[rows], data.patients[rows]
     distances = np.zeros((len(rows), len(data.classes)))
     fewest = min(len(set(patients[labels == label].tolist())) for label in range(len(data.classes)))
@@ -150,4 +143,4 @@ def _said(bundle: Bundle, data: LabelledSlices, rows: Indices, progress: Progres
     for known, asked in folds.split(rows, np.where(labels == BACKGROUND, len(data.classes), labels), patients):
         familiarity = fit_familiarity(features[known], labels[known], exams[known], len(data.classes))
         distances[asked] = exam_distances(familiarity, features[asked], exams[asked])
-    return predictions(data, rows, logits, distances), features
+    return predictions(data, rows, logits_of(bundle, outputs), distances), features

@@ -140,7 +140,7 @@ def area_under_curve(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 
 
 def _area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Area by the sum of ranks (Mann & Whitney 1947): a bootstrap needs it a thousand times, and sklearn takes 4 ms."""
+    """Area by the sum of ranks (Mann & Whitney 1947): simulations need it thousands of times; sklearn takes 4 ms."""
     count = int(positive.sum())
     above = rankdata(scores)[positive].sum() - count * (count + 1) / 2
     return float(above / (count * (len(scores) - count)))

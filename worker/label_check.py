@@ -71,22 +71,21 @@ class LabelCheck:
         yield from self.readers
 
 
-def check_labels(session: Session, active: ModelVersion) -> LabelCheck:
-    """Look at all labels that count."""
+def check_labels(session: Session, active: ModelVersion | None) -> LabelCheck:
+    """Look at all labels that count. active: the model that they are compared with, where there is one."""
     words = _words(session)
     current = {uid: next(reversed(by_author.values())) for uid, by_author in words.items()}
-    said = _said(session, active)
+    said = {} if active is None else _said(session, active)
+    name = "A model" if active is None else f"Model {active.name} {active.version}"
     comparable = {uid: verdict for uid, verdict in said.items() if uid in current}
     findings = [
-        Finding(uid, "against the model", f"it is labelled {current[uid]}, and {active.name} {active.version} "
+        Finding(uid, "against the model", f"it is labelled {current[uid]}, and {name.removeprefix('Model ')} "
                 f"says {verdict}.")
         for uid, verdict in comparable.items() if verdict != current[uid]
     ]  # fmt: skip
     findings += _differing(words)
     findings += _two_classes(session, current)
-    return LabelCheck(
-        len(current), len(comparable), tuple(findings), tuple(_readers(words)), f"Model {active.name} {active.version}"
-    )
+    return LabelCheck(len(current), len(comparable), tuple(findings), tuple(_readers(words)), name)
 
 
 def _words(session: Session) -> dict[str, dict[str, str]]:

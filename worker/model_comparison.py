@@ -111,19 +111,22 @@ def as_json(found: list[Pair], first: ModelVersion, second: ModelVersion) -> dic
 
 
 def _statements(session: Session, version: ModelVersion) -> dict[tuple[int, str], Statement]:
-    """The latest word of a version on each series, by study and series."""
+    """The latest word of a version on each series, by study and series; what was taken back is none."""
     shadow = (
         select(Series.study_id, Series.series_uid, ChallengerResult.verdict, ChallengerResult.verdict_code,
                ChallengerResult.probabilities, ChallengerResult.classified_at)
         .join(Classification, Classification.id == ChallengerResult.classification_id)
         .join(Series, Series.id == Classification.series_id)
-        .where(ChallengerResult.model_id == version.id, ChallengerResult.classified_at.is_not(None))
+        .where(
+            ChallengerResult.model_id == version.id, ChallengerResult.classified_at.is_not(None),
+            Series.withdrawn_at.is_(None),
+        )
     )  # fmt: skip
     own = (
         select(Series.study_id, Series.series_uid, Classification.verdict, Classification.verdict_code,
                Classification.probabilities, Classification.classified_at)
         .join(Series, Series.id == Classification.series_id)
-        .where(Classification.model_id == version.id)
+        .where(Classification.model_id == version.id, Series.withdrawn_at.is_(None))
     )  # fmt: skip
     rows = [*session.execute(shadow), *session.execute(own)]
     return {

@@ -3,10 +3,10 @@
 It is promoted where it is shown to be better and to harm nobody, and else a challenger.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -16,7 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, open_bundle
-from pacs.head import read_head
+from pacs.errors import Rejected
+from pacs.series import read_series
 from training.sources import Source, find_sources
 from worker import exams, labels, training_runs
 from worker.application import Application
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from training.dataset import LabelledSlices
     from training.promotion.decision import Decision, Question
     from training.recipe import Observer
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,14 @@ def read(
     return data
 
 
-def checked(application: Application, material: Material, options: Options) -> LabelCheck:
-    """Look at the labels before anything learns from them.
+def checked(application: Application, model: ModelVersion | None, confirmed: str | None) -> LabelCheck:
+    """Look at the labels before anything learns from them; confirmed: why they may be learned from all the same.
 
     Raises WorkerError where more look wrong than may, and nobody has confirmed them.
     """
     with application.database.read() as session:
-        found = check_labels(session, material.model)
-    if found.too_many and not options.confirm_labels:
+        found = check_labels(session, model)
+    if found.too_many and not confirmed:
         raise WorkerError(
             f"{found.summary()} Nothing is trained: 'reticula retrain --dry-run' lists them; mend them with "
             "'reticula exams label', or confirm them with --confirm-labels \"why\"."
@@ -235,11 +233,9 @@ def scanners_of(application: Application, material: Material) -> dict[str, str]:
     found: dict[str, str] = {}
     folders = {path.parent: path for source in material.base if not source.pictures for path in source.files}
     for path in folders.values():
-        try:
-            head = read_head(path, ["SeriesInstanceUID", "Manufacturer", "ConvolutionKernel"])
-            found[str(head.SeriesInstanceUID)] = scanner(head.get("Manufacturer"), head.get("ConvolutionKernel"))
-        except Exception as error:  # pydicom raises whatever it likes on garbage; its scanner stays unknown
-            logger.debug("%s does not tell its scanner: %s", path, error)
+        with suppress(Rejected):  # what cannot be read is left out of the data, too
+            header = read_series([path]).header
+            found[header.series_uid] = scanner(header.manufacturer, header.kernel)
     with application.database.read() as session:
         query = select(Series.series_uid, Series.kernel, Classification.header)
         for uid, kernel, header in session.execute(query.outerjoin(Classification).order_by(Series.id)):
@@ -247,10 +243,9 @@ def scanners_of(application: Application, material: Material) -> dict[str, str]:
     return found
 
 
-def scanner(manufacturer: object, kernel: object) -> str:
+def scanner(manufacturer: str | None, kernel: str | None) -> str:
     """Return the name of a group of exams whose images look alike."""
-    shown = kernel[0] if isinstance(kernel, (list, tuple)) and kernel else kernel
-    return f"{manufacturer or 'unknown'} / {shown or 'unknown'}"
+    return f"{manufacturer or 'unknown'} / {kernel or 'unknown'}"
 
 
 def labelled_exams(application: Application) -> tuple[list[Source], list[tuple[str, str]]]:

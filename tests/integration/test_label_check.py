@@ -9,6 +9,7 @@ from tests.bundles import make_bundle
 from tests.integration.test_database import add_series
 from tests.plant import Plant
 from worker import labels, retraining
+from worker.commands import learning
 from worker.database import Database, now
 from worker.errors import WorkerError
 from worker.label_check import LabelCheck, check_labels
@@ -72,15 +73,37 @@ def test_labels_that_are_all_inverted_are_not_learned_from_unless_a_person_confi
     found = check(plant)
     assert (found.suspect, found.labelled, found.asked, found.too_many) == (24, 24, 24, True)
     assert {finding.kind for finding in found.findings} == {"against the model"}
-    material = retraining.Material(active(plant), None, (), (), ())  # type: ignore[arg-type]
     with pytest.raises(WorkerError, match=r"24 of 24 labelled series look wrong .*Nothing is trained"):
-        retraining.checked(plant.app, material, Options())
-    assert retraining.checked(plant.app, material, Options(confirm_labels="read twice")).suspect == 24
+        retraining.checked(plant.app, active(plant), None)
+    assert retraining.checked(plant.app, active(plant), "read twice").suspect == 24
     for number in range(22):
         label(plant, f"1.2.{number + 10}", ("UIP", "NSIP")[number % 2])
     assert check(plant).suspect == 2
     assert not check(plant).too_many  # 2 of 24
-    retraining.checked(plant.app, material, Options())
+    retraining.checked(plant.app, active(plant), None)
+
+
+def test_whoever_trains_on_labels_looks_at_them_first(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "application", lambda: plant.app)
+    for number in range(4):
+        classified(plant, f"1.2.{number + 10}", "UIP", likeliest="UIP")
+        label(plant, f"1.2.{number + 10}", "NSIP")
+    with pytest.raises(WorkerError, match="4 of 4 labelled series look wrong"):
+        learning.labels_checked(Path(learning.LABELLED), None)
+    learning.labels_checked(Path(learning.LABELLED), "read twice")
+    learning.labels_checked(tmp_path, None)  # a folder of its own
+
+
+def test_without_a_model_readers_are_compared_with_each_other(plant: Plant) -> None:
+    classified(plant, "1.2.10", "UIP", likeliest="UIP")
+    label(plant, "1.2.10", "UIP")
+    label(plant, "1.2.10", "NSIP", author="bia")
+    with plant.database.read() as session:
+        found = check_labels(session, None)
+    assert [finding.kind for finding in found.findings] == ["readers differ"]
+    assert "A model says nothing sure of 1 of them" in found.summary()
 
 
 def test_a_model_that_abstains_contradicts_nobody_and_the_check_says_so(plant: Plant) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from training.fitting import Epoch
     from training.recipe import Observer
     from training.sources import Source
+    from worker.label_check import LabelCheck
+    from worker.tables import ModelVersion
 
 # Without these, glibc gives the memory of every batch back to the system and asks for it again.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
@@ -67,6 +69,7 @@ BackgroundOption = Annotated[
     list[str] | None,
     typer.Option("--background", help="A class that is never named: the model learns to be undecided about it."),
 ]
+ConfirmLabels = Annotated[str | None, typer.Option(help="Learn from labels that look wrong all the same, and say why.")]
 BatteryOption = Annotated[
     int | None,
     typer.Option(
@@ -148,6 +151,30 @@ def sources_of(dataset: Path) -> "list[Source]":
     if not sources:
         raise WorkerError("No exam is labelled: do so with 'reticula exams label'.")
     return sources
+
+
+def looked_at(model: "ModelVersion | None") -> "LabelCheck":
+    """Look at the labels, and say what was found. model: what they are compared with."""
+    from worker.label_check import check_labels
+
+    with application().database.read() as session:
+        found = check_labels(session, model)
+    for sentence in found.sentences():
+        console.err.print(sentence, markup=False)
+    return found
+
+
+def labels_checked(dataset: Path, confirmed: str | None) -> None:
+    """Look at the labels of the database where these are what is learned from. Raises WorkerError as `retrain` does."""
+    from worker import retraining
+
+    if str(dataset) != LABELLED or dataset.exists():
+        return
+    app = application()
+    with app.database.read() as session:
+        active = app.registry.active(session)
+    looked_at(active)
+    retraining.checked(app, active, (confirmed or "").strip() or None)
 
 
 def read_dataset(

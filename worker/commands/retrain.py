@@ -17,9 +17,9 @@ from training.errors import TrainingError
 from worker import audit, console, retraining, training_runs
 from worker.commands import learning
 from worker.commands.context import application
-from worker.commands.learning import FineTuneOption, chosen
+from worker.commands.learning import ConfirmLabels, FineTuneOption, chosen
 from worker.errors import LeaseLostError, UnavailableError, WorkerError
-from worker.label_check import LabelCheck, check_labels
+from worker.label_check import LabelCheck
 from worker.queues import TRAINING
 from worker.retraining import Options
 from worker.tables import ModelVersion
@@ -40,9 +40,7 @@ def retrain(
     dataset: Annotated[Path | None, typer.Option(help="Base data (default: the setting training.dataset).")] = None,
     fine_tune: FineTuneOption = "last",
     epochs: Annotated[int, typer.Option(help="Times through the data, at most.", min=1)] = 30,
-    confirm_labels: Annotated[
-        str | None, typer.Option(help="Learn from labels that look wrong all the same, and say why.")
-    ] = None,
+    confirm_labels: ConfirmLabels = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be used, and whether a candidate could be promoted.")
     ] = False,
@@ -74,9 +72,9 @@ def retrain(
         _queued_run(run, owner or training_runs.new_owner())
         return
     material = retraining.gather(application(), options)
-    found = _looked_at(material)
+    found = learning.looked_at(material.model)
     if not dry_run:
-        retraining.checked(application(), material, options)
+        retraining.checked(application(), material.model, options.confirm_labels)
     with learning.shown_run() as (bars, observer):
         reading = bars.add_task("Reading", total=len(material.base) + len(material.labelled))
         data = retraining.read(
@@ -99,19 +97,10 @@ def retrain(
     console.say(f"Model {outcome.model.name} {outcome.model.version} is imported. {outcome.decision.sentence}")
 
 
-def _looked_at(material: retraining.Material) -> LabelCheck:
-    """Look at the labels, and say what was found."""
-    with application().database.read() as session:
-        found = check_labels(session, material.model)
-    for sentence in found.sentences():
-        console.err.print(sentence, markup=False)
-    return found
-
-
 def _queue(options: Options) -> None:
     material = retraining.gather(application(), options)  # what cannot work is said now
-    _looked_at(material)
-    retraining.checked(application(), material, options)
+    learning.looked_at(material.model)
+    retraining.checked(application(), material.model, options.confirm_labels)
     number = training_runs.request(application().database, options.as_json(), actor=audit.person())
     try:
         application().broker.wake(TRAINING)
@@ -177,7 +166,7 @@ def _queued_run(number: int, owner: str) -> None:
     try:
         options = Options.from_json(held.options)
         material = retraining.gather(app, options)
-        retraining.checked(app, material, options)
+        retraining.checked(app, material.model, options.confirm_labels)
         left_out: list[str] = []
         data = retraining.read(material, left_out.append)
     except UnavailableError:

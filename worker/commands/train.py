@@ -12,6 +12,7 @@ from worker.commands.learning import (
     BalanceOption,
     Batch,
     BatteryOption,
+    ConfirmLabels,
     Dataset,
     DeviceOption,
     Epochs,
@@ -63,6 +64,7 @@ def train(
     int8: Int8Option = True,
     battery: BatteryOption = None,
     unknowns: UnknownsOption = None,
+    confirm_labels: ConfirmLabels = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     limits: Annotated[str, typer.Option(help="What the card warns of.")] = learning.LIMITS,
@@ -118,6 +120,7 @@ def train(
         battery=learning.battery_setting(battery),
         unknowns=learning.unknowns_setting(unknowns),
     )
+    learning.labels_checked(dataset, confirm_labels)
     sources = learning.sources_of(dataset)
     with learning.shown_run() as (bars, observer):
         data = learning.read_dataset(sources, Preprocessing(size=size), background, bars)
