@@ -5,12 +5,17 @@ PacsError
 ├── Unreadable      bytes that cannot be understood or decoded
 ├── ListenError     the address cannot be listened on
 ├── QueryError      an archive could not be asked, or refused
+│   └── PartlyRead  it handed over a part of what was asked for
 ├── TlsError        certificate, key or authorities cannot be used
 └── DeliveryError   a destination did not take an object
     ├── Retry       try again later
     └── Refused     it will never take this object
         └── UnsupportedClass   it does not take this SOP class; another one may do
 """
+
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
 
 
 class PacsError(Exception):
@@ -35,6 +40,14 @@ class ListenError(PacsError):
 
 class QueryError(PacsError):
     """An archive could not be asked, or refused."""
+
+
+class PartlyRead(QueryError):
+    """An archive handed over a part of what was asked for: `datasets`."""
+
+    def __init__(self, sentence: str, datasets: Sequence[Dataset]) -> None:
+        super().__init__(sentence)
+        self.datasets = tuple(datasets)
 
 
 class TlsError(PacsError):

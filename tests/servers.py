@@ -18,6 +18,7 @@ import psutil
 import psycopg
 import pytest
 import requests
+from pydicom import dcmread
 
 START_SECONDS = 40
 
@@ -226,3 +227,30 @@ class Orthanc(Server):
         answer = requests.get(f"http://127.0.0.1:{self.http}{path}", timeout=20)
         answer.raise_for_status()
         return answer.content
+
+
+class DcmtkArchive(Server):
+    """DCMTK's own archive, dcmqrscp: an index file beside one file for each object. No AE title is refused."""
+
+    def start(self) -> None:
+        program = need("/usr/bin/dcmqrscp", "dcmtk")
+        area = self.folder / "area"
+        area.mkdir(exist_ok=True)
+        settings = self.folder / "dcmqrscp.cfg"
+        settings.write_text(
+            "MaxPDUSize = 16384\nMaxAssociations = 16\n"
+            "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+            f"AETable BEGIN\nARCHIVE {area} RW (200, 1024mb) ANY\nAETable END\n"
+        )
+        self.run([program, "--config", str(settings), "--allow-shutdown", str(self.port)])
+
+    def store(self, file: Path) -> None:
+        """Store an object."""
+        command = [need("/usr/bin/storescu", "dcmtk"), "-R", "-aec", "ARCHIVE", "127.0.0.1", str(self.port), str(file)]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    def lose(self, patient_id: str) -> None:
+        """Take a patient's objects from the disk; the index still has them."""
+        for file in (self.folder / "area").glob("*"):
+            if file.name != "index.dat" and dcmread(file).PatientID == patient_id:
+                file.unlink()

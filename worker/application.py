@@ -143,7 +143,7 @@ class Application:
     @cached_property
     def destinations(self) -> "dict[str, Destination]":
         """The destinations by name."""
-        return {configured.name: make_destination(configured) for configured in self.settings.destinations}
+        return {each.name: make_destination(each, self.commitments.put) for each in self.settings.destinations}
 
     def source(self, name: str, timeout: float = 60) -> "Source":
         """Return one of the archives that can be asked. Raises WorkerError where there is none of that name.

@@ -1,5 +1,6 @@
 """From settings to those that we talk to: destinations, sources, and what proves who we are."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,14 @@ from worker.sections import (
 )
 
 if TYPE_CHECKING:
+    from pacs.commitment import CommitmentResult
     from pacs.destinations import Destination
     from pacs.retrieval import Source
     from pacs.tls import Identity
 
 
-def make_destination(configured: DestinationSettings) -> "Destination":
-    """Make the destination that the settings describe."""
+def make_destination(configured: DestinationSettings, keep: "Callable[[CommitmentResult], None]") -> "Destination":
+    """Make the destination that the settings describe. keep: is given results of commitments that come unasked."""
     from pacs.destinations import DicomwebDestination, DimseDestination
 
     if not isinstance(configured, DicomwebSettings):
@@ -37,6 +39,7 @@ def make_destination(configured: DestinationSettings) -> "Destination":
             configured.calling_ae,
             tls=None if identity is None else client_context(identity),
             commitment=configured.commitment,
+            keep=keep,
         )
     return DicomwebDestination(configured.name, configured.url, _credentials(configured.auth), configured.verify)
 

@@ -9,7 +9,7 @@ from pacs.commitment.messages import (
     Reference,
 )
 from pacs.commitment.provider import CommitmentProvider, Requestor
-from pacs.commitment.service import CommitmentService
+from pacs.commitment.service import CommitmentService, take_report
 
 __all__ = [
     "PUSH_MODEL",
@@ -21,4 +21,5 @@ __all__ = [
     "CommitmentService",
     "Reference",
     "Requestor",
+    "take_report",
 ]

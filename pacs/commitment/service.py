@@ -70,17 +70,21 @@ class CommitmentService:
         return (_SUCCESS if taken else _RESOURCE_LIMITATION), None
 
     def _on_report(self, event: Any) -> tuple[int, Dataset | None]:
-        calling = str(event.assoc.requestor.ae_title).strip()
-        if event.event_type not in (ALL_COMMITTED, SOME_FAILED):
-            return _NO_SUCH_EVENT, None
-        try:
-            result = CommitmentResult.read(event.event_information)
-        except Exception as error:  # pydicom raises whatever it likes on garbage
-            logger.warning("The result of a storage commitment from %s refused: %s.", calling, said(error))
-            return _INVALID_ARGUMENT, None
-        try:
-            self._arrived(result)
-        except OSError as error:
-            logger.error("The result of a storage commitment was not kept: %s", error.strerror)  # noqa: TRY400
-            return _PROCESSING_FAILURE, None
-        return _SUCCESS, None
+        return take_report(event, str(event.assoc.requestor.ae_title).strip(), self._arrived)
+
+
+def take_report(event: Any, sender: str, arrived: Callable[[CommitmentResult], None]) -> tuple[int, Dataset | None]:
+    """Answer an N-EVENT-REPORT: with success only after `arrived`, which raises OSError, has kept its result."""
+    if event.event_type not in (ALL_COMMITTED, SOME_FAILED):
+        return _NO_SUCH_EVENT, None
+    try:
+        result = CommitmentResult.read(event.event_information)
+    except Exception as error:  # pydicom raises exceptions of any kind on garbage
+        logger.warning("The result of a storage commitment from %s refused: %s.", sender, said(error))
+        return _INVALID_ARGUMENT, None
+    try:
+        arrived(result)
+    except OSError as error:
+        logger.error("The result of a storage commitment was not kept: %s", error.strerror)  # noqa: TRY400
+        return _PROCESSING_FAILURE, None
+    return _SUCCESS, None

@@ -1,13 +1,14 @@
 """C-STORE to a PACS, with storage commitment where it is asked for."""
 
-import queue
 import ssl
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
@@ -20,6 +21,7 @@ from pacs.commitment import (
     CommitmentRequest,
     CommitmentResult,
     Reference,
+    take_report,
 )
 from pacs.destinations.destination import Offer, Sent
 from pacs.errors import DeliveryError, Refused, Retry, UnsupportedClass
@@ -34,8 +36,44 @@ _CONNECT_SECONDS = 10
 _COMMITMENT_SECONDS = 2
 
 
+class _Results:
+    """Results of storage commitments that come on our association.
+
+    The awaited one is handed over; `others` keeps those of earlier transactions, and what comes too late.
+    """
+
+    def __init__(self, awaited: str | None, others: Callable[[CommitmentResult], None]) -> None:
+        self._awaited, self._others = awaited, others
+        self._lock, self._arrived = threading.Lock(), threading.Event()
+        self._found: CommitmentResult | None = None
+
+    def take(self, result: CommitmentResult) -> None:
+        """Hand a result over, or have it kept. Raises OSError."""
+        with self._lock:
+            if result.transaction_uid == self._awaited:
+                self._found, self._awaited = result, None
+                self._arrived.set()
+                return
+        self._others(result)
+
+    def wait(self, seconds: float) -> CommitmentResult | None:
+        """Return the awaited result; after None has been returned it goes to `others`."""
+        self._arrived.wait(seconds)
+        with self._lock:
+            self._awaited = None
+            return self._found
+
+
+def _keep_nothing(_result: CommitmentResult) -> None:
+    raise OSError("Nobody keeps results of storage commitments here.")
+
+
 class DimseDestination:
-    """A storage SCP at host and port. `timeout` in seconds holds for connecting and for each answer."""
+    """A storage SCP at host and port. `timeout` in seconds holds for connecting and for each answer.
+
+    commitment: whether a delivery counts only when the SCP has committed itself. keep: is given the results that come
+    on our association and that no delivery waits for there; it returns when they are durable and raises OSError.
+    """
 
     def __init__(
         self,
@@ -48,15 +86,16 @@ class DimseDestination:
         tls: ssl.SSLContext | None = None,
         *,
         commitment: bool = False,
+        keep: Callable[[CommitmentResult], None] = _keep_nothing,
     ) -> None:
         self.name = name
         self._host, self._port, self._ae_title, self._calling_ae = host, port, ae_title, calling_ae
-        self._timeout, self._commitment = timeout, commitment
+        self._timeout, self._commitment, self._keep = timeout, commitment, keep
         self._tls = None if tls is None else (tls, host)
 
     def deliver(self, offer: Offer) -> Sent:
         """Propose every SOP class of the offer, send the first that is accepted, and ask for its commitment if set."""
-        results = queue.SimpleQueue[CommitmentResult]()
+        results = _Results(offer.transaction_uid, self._keep)
         proposed = [*offer.sop_classes, *([PUSH_MODEL] if offer.transaction_uid else [])]
         with self._associate(proposed, results) as association:
             accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
@@ -85,13 +124,9 @@ class DimseDestination:
                 raise DeliveryError(f"{self.name} offers no storage commitment, which its settings ask for.")
 
     @contextmanager
-    def _associate(
-        self, sop_classes: Sequence[str], results: "queue.SimpleQueue[CommitmentResult] | None" = None
-    ) -> Iterator[Association]:
-        def take_result(event: Any) -> tuple[int, None]:
-            if results is not None:
-                results.put(CommitmentResult.read(event.event_information))
-            return 0x0000, None
+    def _associate(self, sop_classes: Sequence[str], results: _Results | None = None) -> Iterator[Association]:
+        def take_result(event: Any) -> tuple[int, Dataset | None]:
+            return take_report(event, self.name, self._keep if results is None else results.take)
 
         entity = AE(self._calling_ae)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
@@ -143,7 +178,7 @@ class DimseDestination:
     def _commit(
         self,
         association: Association,
-        results: "queue.SimpleQueue[CommitmentResult]",
+        results: _Results,
         document: Document,
         transaction_uid: str,
     ) -> bool:
@@ -162,13 +197,10 @@ class DimseDestination:
         if answer != 0:
             said = "nothing" if answer is None else f"0x{answer:04X}"
             raise Retry(f"{self.name} has the report, but answered the request for its commitment with {said}.")
-        try:
-            result = results.get(timeout=_COMMITMENT_SECONDS)
-        except queue.Empty:
+        result = results.wait(_COMMITMENT_SECONDS)
+        if result is None:
             return False
-        if result.transaction_uid == transaction_uid and reference.sop_uid in {
-            each.sop_uid for each in result.committed
-        }:
+        if reference.sop_uid in {each.sop_uid for each in result.committed}:
             return True
         reasons = ", ".join(f"0x{reason:04X}" for _reference, reason in result.failed)
         raise Retry(f"{self.name} did not commit itself to the report ({reasons or 'its answer does not name it'}).")

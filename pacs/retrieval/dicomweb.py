@@ -72,8 +72,8 @@ class DicomwebSource:
             receiver.take_file(part)
 
     def read(self, series: FoundSeries) -> list[Dataset]:
-        """Return the structured reports of a series."""
-        return list(read_all(part for part in self._parts(series, LONGEST_REPORT) if part is not None))
+        """Return the structured reports and key objects of a series. Raises PartlyRead where some are missing."""
+        return read_all(self._parts(series, LONGEST_REPORT), series)
 
     def _parts(self, series: FoundSeries, longest: int) -> Iterator[bytes | None]:
         url = f"{self._url}/studies/{series.study_uid}/series/{series.series_uid}"

@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    _STORAGE_CLASSES,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -21,7 +22,6 @@ from pacs.acceptance import CT_TRANSFER_SYNTAXES
 from pacs.errors import QueryError
 from pacs.intake import SUCCESS
 from pacs.listener import announced_by
-from pacs.report import SR_CLASSES
 from pacs.retrieval.query import (
     LONGEST_REPORT,
     SERIES_KEYS,
@@ -44,7 +44,12 @@ _FIND, _GET, _MOVE = (
     str(StudyRootQueryRetrieveInformationModelMove),
 )
 _CT = {str(sop_class): tuple(map(str, CT_TRANSFER_SYNTAXES)) for sop_class in sorted(CT_CLASSES)}
-_REPORTS = {sop_class: tuple(map(str, _SYNTAXES)) for sop_class in SR_CLASSES}
+# All classes whose modality is SR or KO: what was not proposed cannot come, and counts as failed.
+_DOCUMENTS = {
+    sop_class: (*map(str, _SYNTAXES), str(DeflatedExplicitVRLittleEndian))
+    for name, sop_class in sorted(_STORAGE_CLASSES.items())
+    if name.endswith("SRStorage") or name in ("ProcedureLogStorage", "KeyObjectSelectionDocumentStorage")
+}
 _PENDING = (0xFF00, 0xFF01)
 _CONNECT_SECONDS = 10
 
@@ -99,23 +104,32 @@ class DimseSource:
             self._follow(association.send_c_get(identifier, _GET))
 
     def read(self, series: FoundSeries) -> list[Dataset]:
-        """Return the structured reports of a series, by C-GET whatever `retrieve` says: they are for us, now."""
+        """Return the structured reports and key objects of a series. Raises PartlyRead where some are missing.
+
+        It asks by C-GET whatever `retrieve` says: they are for us, now.
+        """
         identifier = Dataset()
         identifier.QueryRetrieveLevel = "SERIES"
         identifier.StudyInstanceUID, identifier.SeriesInstanceUID = series.study_uid, series.series_uid
-        found: list[bytes] = []
+        found: list[bytes | None] = []
 
         def keep(event: Any) -> int:
             content = event.encoded_dataset()
-            if len(content) <= LONGEST_REPORT:
-                found.append(content)
+            found.append(content if len(content) <= LONGEST_REPORT else None)
             return SUCCESS
 
-        with self._associate([_GET], keep, _REPORTS) as association:
-            # What is of another class, as a dose report, cannot come, and is none of ours.
-            for _answer in association.send_c_get(identifier, _GET):
-                pass
-        return list(read_all(found))
+        def retrieved() -> Iterator[bytes | None]:
+            failure: QueryError | None = None
+            try:
+                with self._associate([_GET], keep, _DOCUMENTS) as association:
+                    self._follow(association.send_c_get(identifier, _GET))
+            except QueryError as error:
+                failure = error
+            yield from found
+            if failure is not None:
+                raise failure
+
+        return read_all(retrieved(), series)
 
     def check(self) -> None:
         """Send a C-ECHO, and see that it can be asked."""

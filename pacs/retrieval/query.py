@@ -1,7 +1,6 @@
 """What an archive is asked for, and what it answers (PS3.4 C.6.2.1: Study Root)."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pacs.elements import integer, text
+from pacs.errors import PartlyRead, QueryError
 
 if TYPE_CHECKING:
     from pacs.retrieval.receiver import Receiver
@@ -94,7 +94,10 @@ class Source(Protocol):
         ...
 
     def read(self, series: FoundSeries) -> list[Dataset]:
-        """Return the structured reports of a series."""
+        """Return the structured reports and key objects of a series, all of them.
+
+        Raises PartlyRead with those that could be read.
+        """
         ...
 
     def check(self) -> None:
@@ -135,8 +138,23 @@ def with_uid(found: Iterator[FoundStudy]) -> list[FoundStudy]:
     return list({study.study_uid: study for study in found if study.study_uid}.values())
 
 
-def read_all(contents: Iterable[bytes]) -> Iterator[Dataset]:
-    """Yield what can be read of objects in the DICOM File Format."""
-    for content in contents:
-        with suppress(Exception):  # pydicom raises whatever it likes on garbage; the others are read all the same
-            yield dcmread(BytesIO(content))
+def read_all(contents: Iterable[bytes | None], series: FoundSeries) -> list[Dataset]:
+    """Return objects in the DICOM File Format as datasets; None stands for one that was too long.
+
+    Raises PartlyRead where one cannot be read, or where fewer came than the archive says that it has.
+    """
+    datasets: list[Dataset] = []
+    unreadable = 0
+    try:
+        for content in contents:
+            try:
+                datasets.append(dcmread(BytesIO(content or b"")))
+            except Exception:  # pydicom raises exceptions of any kind on garbage; the others are read all the same
+                unreadable += 1
+    except QueryError as error:
+        raise PartlyRead(str(error), datasets) from error
+    if unreadable:
+        raise PartlyRead(f"{unreadable} objects cannot be read.", datasets)
+    if series.instances is not None and len(datasets) < series.instances:
+        raise PartlyRead(f"{len(datasets)} of {series.instances} objects came.", datasets)
+    return datasets

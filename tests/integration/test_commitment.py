@@ -301,8 +301,13 @@ def test_a_report_counts_when_orthanc_has_committed_itself(
 
 @contextmanager
 def provider(answer: str) -> Iterator[tuple[int, list[str]]]:
-    """A PACS that stores; it commits on the same association, or fails, or offers no commitment."""
+    """A PACS that stores; it commits on the same association, or fails, or offers no commitment.
+
+    next time: the result of one request comes with the next one.
+    """
     stored: list[str] = []
+    kept: list[CommitmentResult] = []
+    answers: list[int | None] = []
 
     def on_store(event: Any) -> int:
         stored.append(event.request.AffectedSOPInstanceUID)
@@ -317,9 +322,17 @@ def provider(answer: str) -> Iterator[tuple[int, list[str]]]:
         else:
             result = CommitmentResult(asked.transaction_uid, asked.references)
 
+        if answer == "next time" and not kept:
+            kept.append(result)
+            return 0, None
+
         def report() -> None:
             time.sleep(0.2)
-            event.assoc.send_n_event_report(result.dataset(), result.event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+            for each in (*kept, result):
+                status, _reply = event.assoc.send_n_event_report(
+                    each.dataset(), each.event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE
+                )
+                answers.append(status.get("Status"))
 
         threading.Thread(target=report).start()
         return 0, None
@@ -334,6 +347,7 @@ def provider(answer: str) -> Iterator[tuple[int, list[str]]]:
         yield int(server.server_address[1]), stored
     finally:
         server.shutdown()
+    assert set(answers) <= {0}
 
 
 @pytest.mark.parametrize(
@@ -364,6 +378,22 @@ def test_a_destination_on_the_same_association(
             again.deliver_now()
             again.run()
             assert plant.exam(exam.series_uid)["state"] == "reported"
+
+
+def test_the_result_of_an_earlier_request_on_our_association_counts(
+    tmp_path: Path, database: Database, phantoms: Phantoms
+) -> None:
+    with provider("next time") as (port, stored):
+        plant = plant_with(tmp_path / "data", database, port, "ARCHIVE")
+        plant.app.registry.import_bundle("demo", actor="test")
+        for exam in phantoms[1]:
+            plant.receive(*sorted((phantoms[0] / exam.folder).glob("*.dcm")), age=60)
+            plant.run()
+        assert len(stored) == 2
+        plant.sweep.tick()
+        rows = [delivery(plant, exam) for exam in phantoms[1]]
+        assert [(row["state"], row["last_error"], row["attempts"]) for row in rows] == [("delivered", None, 1)] * 2
+        assert {plant.exam(exam.series_uid)["state"] for exam in phantoms[1]} == {"reported"}
 
 
 def test_results_that_nobody_waits_for_change_nothing(tmp_path: Path, database: Database) -> None:

@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import os
+import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from training.recipe import Observer
 from training.retraining import split, summary
 from training.sides import Sides
 from worker import labels, retraining, training_runs
+from worker.commands import retrain as command
 from worker.database import Database, now
 from worker.errors import LeaseLostError, WorkerError
 from worker.labels import GivenLabel
@@ -329,3 +334,34 @@ def test_runs_are_claimed_once_kept_and_taken_back(database: Database) -> None:
     assert shown["state"] == RunState.FAILED
     assert "ended with -9" in shown["outcome"]
     assert dataclasses.is_dataclass(held)
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_run_that_is_settled_is_kept_no_longer_and_a_lost_one_ends_at_once(
+    plant: Plant, poor: Bundle, monkeypatch: pytest.MonkeyPatch, *, settles: bool
+) -> None:
+    """The lease ends with the run: whoever keeps it must not take that for a loss, and end after a promotion with 1."""
+    number = training_runs.request(plant.database, Options().as_json(), actor="ana", owner="me")
+    held = training_runs.claim(plant.database, number, "me")
+    assert held is not None
+    ended: list[int] = []
+    monkeypatch.setattr(training_runs, "LEASE", timedelta(seconds=0.04))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(command, "application", lambda: plant.app)
+    model = material(plant).model
+    decision = decide_promotion(poor, poor, tiny_data(), np.arange(0), asked(tiny_data(), poor))
+
+    def run(*_given: Any, also: Any, **_named: Any) -> retraining.Outcome:
+        with plant.database.write() as session:
+            if settles:
+                also(session, decision, model)
+            else:
+                session.get_one(TrainingRun, number).lease_owner = "you"
+        time.sleep(0.3)  # as long as a folder is removed
+        return retraining.Outcome(model, decision)
+
+    monkeypatch.setattr(retraining, "run", run)
+    command._do(held, material(plant), tiny_data(), Options(), Observer(), "", threading.Event())
+    assert bool(ended) != settles
+    with plant.database.read() as session:
+        assert session.get_one(TrainingRun, number).state == (RunState.DONE if settles else RunState.RUNNING)

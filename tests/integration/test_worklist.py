@@ -1,6 +1,7 @@
 """The worklist, read back from a real PACS: order, replaced reports, other people's reports, and the page."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -19,11 +20,12 @@ from pacs import codes
 from pacs.report import SR_CLASSES, Predecessor, build_report
 from pacs.report.exam import ReportedExam
 from pacs.report.reader import ReadReport, read_report
-from pacs.retrieval import DicomwebSource, DimseSource, Source
+from pacs.report.rejection import Grounds, SentObject, build_rejection_note
+from pacs.retrieval import DicomwebSource, DimseSource, FoundSeries, Source
 from tests.installation import Installation
-from tests.servers import Orthanc
+from tests.servers import DcmtkArchive, Orthanc
 from tests.unit.test_report import reported
-from worker.worklist import Entry, as_json, gather
+from worker.worklist import Entry, Worklist, as_json, gather
 from worker.worklist.entries import ordered
 from worker.worklist.page import draw_page, write_page
 
@@ -35,6 +37,14 @@ WINDOW = (date(2026, 1, 2), date(2026, 2, 3))
 def pacs(tmp_path: Path) -> Iterator[Orthanc]:
     server = Orthanc(tmp_path / "pacs")
     server.modalities = {"reticula": ["RETICULA", "127.0.0.1", 11112]}
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[DcmtkArchive]:
+    server = DcmtkArchive(tmp_path / "archive")
     server.start()
     yield server
     server.stop()
@@ -91,29 +101,107 @@ def test_the_most_urgent_stands_first_by_each_way(pacs: Orthanc, tmp_path: Path)
     store(pacs, later)
     store(pacs, exam(tmp_path, 6, "UIP", 400))
     send(pacs, somebody_elses(tmp_path))
-    sources: list[Source] = [
-        DicomwebSource("pacs", pacs.dicomweb),
-        DimseSource("pacs", "127.0.0.1", pacs.port, "ORTHANC", "RETICULA", timeout=20),
-    ]
-    dates = f"{TODAY - timedelta(days=30):%Y%m%d}-"
-    complaints: list[tuple[str, Exception]] = []
-    lists = [
-        gather(source, dates, "https://viewer/?s={study_uid}", lambda *said: complaints.append(said))
-        for source in sources
-    ]
+    lists = [gather(source, since(30), "https://viewer/?s={study_uid}") for source in both(pacs)]
     assert lists[0] == lists[1]
-    assert complaints == []
-    found = [(entry.verdict, entry.report.patient_id) for entry in lists[0]]
+    entries = lists[0].entries
+    assert lists[0].unread == ()
+    found = [(entry.verdict, entry.report.patient_id) for entry in entries]
     assert found == [("UIP", "P3"), ("UIP", "P2"), ("NSIP", "P1"), ("NSIP", "P5"), ("indeterminate", "P4")]
-    row = as_json(lists[0][0])
+    row = as_json(entries[0])
     assert (row["urgency"], row["link"]) == (1, "https://viewer/?s=1.2.3")
     assert row["patient_name"] == "Souza^João 3"
     assert row["reported_at"] == (TODAY - timedelta(days=3)).replace(microsecond=0).isoformat()
     assert row["probabilities"].keys() == {"UIP", "NSIP"}
     assert (row["reason_code"], row["verified"]) == (None, False)
-    silent = as_json(lists[0][-1])
+    silent = as_json(entries[-1])
     assert (silent["certainty"], silent["probabilities"], silent["reason_code"]) == (None, {}, "undecided")
     assert silent["reason"] == "No pattern is probable enough"
+
+
+def both(pacs: Orthanc) -> list[Source]:
+    return [
+        DicomwebSource("pacs", pacs.dicomweb),
+        DimseSource("pacs", "127.0.0.1", pacs.port, "ORTHANC", "RETICULA", timeout=20),
+    ]
+
+
+def since(days: int) -> str:
+    return f"{TODAY - timedelta(days=days):%Y%m%d}-"
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["dicomweb", "dimse"])
+def test_what_was_taken_back_stands_in_no_list(pacs: Orthanc, tmp_path: Path, way: int) -> None:
+    taken_back, kept = exam(tmp_path, 1, "UIP", 1), exam(tmp_path, 2, "NSIP", 1)
+    report = build_report(taken_back, SR_CLASSES[0])
+    send(pacs, report.content)
+    store(pacs, kept)
+    dataset = dcmread(BytesIO(report.content))
+    sent = SentObject(dataset.SeriesInstanceUID, report.sop_class_uid, report.sop_uid)
+    note = build_rejection_note(dataset, [sent], Grounds.QUALITY, TODAY, "0", "en")
+    send(pacs, note.content)
+    found = gather(both(pacs)[way], since(30), None)
+    assert [entry.report.patient_id for entry in found.entries] == ["P2"]
+    assert found.unread == ()
+
+
+def lose(pacs: Orthanc, patient_id: str) -> None:
+    """Take the only object of a patient from the PACS's disk; its index still has it."""
+    found = {"Level": "Instance", "Query": {"PatientID": patient_id}}
+    (instance,) = requests.post(f"http://127.0.0.1:{pacs.http}/tools/find", json=found, timeout=30).json()
+    uuid = pacs.get(f"/instances/{instance}/attachments/dicom/info")["Uuid"]
+    (file,) = (pacs.folder / "storage").rglob(uuid)
+    file.unlink()
+    pacs.stop()
+    pacs.start()  # without what it remembered of the file
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["dicomweb", "dimse"])
+def test_what_the_pacs_did_not_hand_over_is_missed(pacs: Orthanc, tmp_path: Path, way: int) -> None:
+    store(pacs, exam(tmp_path, 1, "UIP", 1))
+    store(pacs, exam(tmp_path, 2, "NSIP", 1))
+    source = both(pacs)[way]
+    listed, everything = source.series, gather(source, since(30), None)
+    assert (len(everything.entries), everything.unread) == (2, ())
+
+    def series(study_uid: str) -> list[FoundSeries]:
+        """Orthanc reads the file for what its index lacks, so it is lost after it was listed."""
+        found = listed(study_uid)
+        if study_uid == "1.2.1":
+            lose(pacs, "P1")
+        return found
+
+    source.series = series  # type: ignore[method-assign]
+    found = gather(source, since(30), None)
+    assert [entry.report.patient_id for entry in found.entries] == ["P2"]
+    (unread,) = found.unread
+    assert (unread.study_uid, bool(unread.why)) == ("1.2.1", True)
+
+
+def test_a_list_that_was_not_read_whole_says_so(archive: DcmtkArchive, tmp_path: Path) -> None:
+    for number, verdict in ((1, "UIP"), (2, "NSIP")):
+        file = tmp_path / f"{number}.dcm"
+        file.write_bytes(build_report(exam(tmp_path, number, verdict, 1), SR_CLASSES[0]).content)
+        archive.store(file)
+    archive.lose("P1")
+    installation = Installation(
+        tmp_path / "installation",
+        f'\n[[sources]]\nname = "pacs"\nkind = "dimse"\nhost = "127.0.0.1"\nport = {archive.port}\n'
+        'ae_title = "ARCHIVE"\n',
+    )
+    done = installation.run("worklist", "--json", check=False)
+    assert done.returncode == 1
+    assert "This list is not complete: 1 series could not be read" in done.stderr
+    entry_row, unread_row = json.loads(done.stdout)
+    assert (entry_row["patient_id"], entry_row["unreadable"]) == ("P2", None)
+    assert unread_row.keys() == entry_row.keys()
+    assert (unread_row["verdict"], unread_row["study_uid"]) == (None, "1.2.1")
+    page = tmp_path / "list.html"
+    assert installation.run("worklist", "--html", str(page), check=False).returncode == 1
+    assert "This list is not complete" in page.read_text(encoding="utf-8")
+    table = installation.run("worklist", check=False)
+    assert table.returncode == 1
+    assert "P2" in table.stdout
+    assert unread_row["series_uids"][0] in table.stderr.replace("\n", "")
 
 
 def entry(number: int, verdict: str, urgency: int, **values: Any) -> Entry:
@@ -157,7 +245,7 @@ def test_the_page_needs_nothing_else_and_believes_nobody(language: Any) -> None:
             link='https://v/?s=1"onclick="x',
         ),
     ]
-    page = draw_page(entries, language, TODAY, WINDOW)
+    page = draw_page(Worklist(tuple(entries)), language, TODAY, WINDOW)
     read = Cells()
     read.feed(page)
     assert attack in "".join(read.texts)
@@ -173,19 +261,19 @@ def test_the_page_needs_nothing_else_and_believes_nobody(language: Any) -> None:
     window = [text for text in read.texts if {"en": "2026-01-02"}.get(language, "02/01/2026") in text]
     assert any({"en": "2026-02-03"}.get(language, "03/02/2026") in text for text in window)
     empty = Cells()
-    empty.feed(draw_page([], language, TODAY, WINDOW))
+    empty.feed(draw_page(Worklist(()), language, TODAY, WINDOW))
     assert "table" not in empty.tags
 
 
 def test_the_page_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "worklist.html"
-    write_page(path, [entry(1, "UIP", 1)], "en", WINDOW)
+    write_page(path, Worklist((entry(1, "UIP", 1),)), "en", WINDOW)
     before = path.read_text(encoding="utf-8")
-    write_page(path, [], "en", WINDOW)
+    write_page(path, Worklist(()), "en", WINDOW)
     assert path.read_text(encoding="utf-8") != before
     assert [each.name for each in tmp_path.iterdir()] == ["worklist.html"]
     with pytest.raises(OSError, match="No such file"):
-        write_page(tmp_path / "nowhere" / "x.html", [], "en", WINDOW)
+        write_page(tmp_path / "nowhere" / "x.html", Worklist(()), "en", WINDOW)
 
 
 def test_the_command_lists_what_the_pacs_has(pacs: Orthanc, tmp_path: Path) -> None:

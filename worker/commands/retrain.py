@@ -118,10 +118,12 @@ def _run_here(
     held = training_runs.claim(database, number, owner)
     if held is None:
         raise WorkerError(f"Retraining {number} was taken by a worker: see 'reticula models list'.")
+    settled = threading.Event()
     try:
-        return _do(held, material, data, options, observer, learning.command_line())
+        return _do(held, material, data, options, observer, learning.command_line(), settled)
     except KeyboardInterrupt:
-        _fail(held, "Stopped by whoever started it.")
+        if not settled.is_set():
+            _fail(held, "Stopped by whoever started it.")
         raise
 
 
@@ -132,10 +134,13 @@ def _do(
     options: Options,
     observer: "Observer",
     command: str,
+    settled: threading.Event,
 ) -> retraining.Outcome:
-    threading.Thread(target=_keep, args=(held,), daemon=True).start()
+    """Do a run that this process holds; `settled` is set when what came of it is about to be stored."""
+    threading.Thread(target=_keep, args=(held, settled), daemon=True).start()
 
     def settle(session: Session, decision: "Decision", model: ModelVersion) -> None:
+        settled.set()  # before the lease ends with the run: nobody else can have taken it
         training_runs.finish(session, held, RunState.DONE, decision.sentence, decision.as_json(), model_id=model.id)
 
     try:
@@ -175,19 +180,19 @@ def _queued_run(number: int, owner: str) -> None:
         _fail(held, f"Failed: {error}")
         raise
     logger.info("Retraining %d: %d slices, %d files or exams left out.", number, len(data), len(left_out))
-    _do(held, material, data, options, _observer(held), f"reticula retrain --run {number}")
+    _do(held, material, data, options, _observer(held), f"reticula retrain --run {number}", threading.Event())
 
 
-def _keep(held: HeldRun) -> None:
-    """Keep the run while this process lives; where it was lost to another, end at once: nothing is settled yet."""
-    while True:
-        time.sleep(training_runs.LEASE.total_seconds() / 4)
+def _keep(held: HeldRun, settled: threading.Event) -> None:
+    """Keep the run until it is settled; where another process took it before that, end at once."""
+    while not settled.wait(training_runs.LEASE.total_seconds() / 4):
         try:
             training_runs.keep(application().database, held)
         except UnavailableError as error:
             logger.warning("%s The training goes on.", error)
         except LeaseLostError:
-            os._exit(1)
+            if not settled.is_set():
+                os._exit(1)
 
 
 def _observer(held: HeldRun) -> "Observer":

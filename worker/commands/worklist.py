@@ -25,14 +25,13 @@ def worklist(
     """List what the PACS has been told: UIP first, then NSIP, then indeterminate, of each the oldest first.
 
     Only studies of the last 30 days stand in it, by their Study Date; --days changes that. New is a report that nobody
-    has verified in the PACS.
+    has verified in the PACS. Where the PACS did not hand over everything, the list says so and the exit code is 1.
 
     Example: reticula worklist pacs --days 7 --html /srv/www/worklist.html
     """
     from pacs.codes import short_name
     from worker.summary.wording import WORDING, day, percent
-    from worker.worklist import as_json as entry_as_json
-    from worker.worklist import gather, reason, unread_mark, window_sentence, write_page
+    from worker.worklist import gather, reason, unread_mark, unread_sentence, window_sentence, write_page
 
     app = application()
     sources = app.settings.sources
@@ -42,16 +41,12 @@ def worklist(
     window = today - timedelta(days=days), today + timedelta(days=1)  # a modality may be ahead of us
     dates = f"{window[0]:%Y%m%d}-{window[1]:%Y%m%d}"
     language = app.settings.language
-
-    def complain(series_uid: str, error: Exception) -> None:
-        console.err.print(wording.sentence("left_out", language, uid=series_uid, why=error), markup=False)
-
-    entries = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer, complain)
+    found = gather(app.source(source or sources[0].name), dates, app.settings.worklist.viewer)
     app.journal.note(audit.person(), "exams listed", "worklist")
     if html is not None:
-        write_page(html, entries, language, window)
+        write_page(html, found, language, window)
     if as_json:
-        console.say_json([entry_as_json(entry) for entry in entries])
+        console.say_json(found.as_json())
     elif html is None:
         keys = (
             "unread",
@@ -65,7 +60,7 @@ def worklist(
             "study_uid",
         )
         table = Table(*(wording.name(key, language) for key in keys))
-        for entry in entries:
+        for entry in found.entries:
             report = entry.report
             reported = "" if report.reported_at is None else f"{report.reported_at:{WORDING[language].date}}"
             certainty = "" if report.certainty is None else percent(report.certainty, language)
@@ -82,3 +77,9 @@ def worklist(
             )
         console.out.print(table)
         console.say(window_sentence(window, language))
+    for unread in found.unread:
+        uid, why = unread.series_uid, unread.why
+        console.err.print(wording.sentence("left_out", language, uid=uid, why=why), markup=False)
+    if found.unread:
+        console.err.print(unread_sentence(len(found.unread), language), markup=False)
+        raise typer.Exit(1)

@@ -3,7 +3,17 @@
 `entries`: what stands in it and in which order. `page`: as one HTML file.
 """
 
-from worker.worklist.entries import Entry, as_json, gather
-from worker.worklist.page import reason, unread_mark, window_sentence, write_page
+from worker.worklist.entries import Entry, Worklist, as_json, gather
+from worker.worklist.page import reason, unread_mark, unread_sentence, window_sentence, write_page
 
-__all__ = ["Entry", "as_json", "gather", "reason", "unread_mark", "window_sentence", "write_page"]
+__all__ = [
+    "Entry",
+    "Worklist",
+    "as_json",
+    "gather",
+    "reason",
+    "unread_mark",
+    "unread_sentence",
+    "window_sentence",
+    "write_page",
+]

@@ -3,7 +3,7 @@
 New is a report that no later one replaces. Anybody can make the same list from the same reports.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from models.bundle import KNOWN_CLASSES
 from pacs.codes import INDETERMINATE_CODE
-from pacs.errors import QueryError, Unreadable
+from pacs.errors import PartlyRead, Unreadable
 from pacs.report.reader import ReadReport, read_report
 from pacs.report.rejection import read_rejection_note
 from pacs.retrieval import Source, StudyQuery
@@ -21,8 +21,12 @@ INDETERMINATE = "indeterminate"
 # By the code of the impression; what is not here comes last.
 _NAMES = {known.code.value: known.name for known in KNOWN_CLASSES.values()} | {INDETERMINATE_CODE: INDETERMINATE}
 URGENCY = ("UIP", "NSIP", INDETERMINATE)
-Complain = Callable[[str, QueryError], None]  # of a series, by its UID
 _NEVER = datetime.max.replace(tzinfo=UTC)
+_KEYS = (
+    "urgency", "verdict", "reason_code", "reason", "certainty", "probabilities", "patient_id", "patient_name",
+    "accession_number", "study_uid", "study_date", "description", "series_uids", "sop_uid", "preliminary", "verified",
+    "reported_at", "link", "unreadable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,36 @@ class Entry:
     link: str | None
 
 
-def gather(source: Source, dates: str, viewer: str | None, complain: Complain) -> list[Entry]:
-    """Return the entries of studies of some days (as in DICOM: a range), the most urgent first. Raises QueryError.
+@dataclass(frozen=True)
+class Unread:
+    """A series that could not be read, or not whole: the list may lack its reports, or show one that was taken back."""
 
-    `complain` is told of series that cannot be read.
-    """
+    study_uid: str
+    series_uid: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """The entries, the most urgent first, and the series that could not be read whole."""
+
+    entries: tuple[Entry, ...]
+    unread: tuple[Unread, ...] = ()
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return it as scripts read it: a row for each entry, and one with `unreadable` for each series left out."""
+        rows = [as_json(entry) for entry in self.entries]
+        return rows + [_unread_as_json(unread) for unread in self.unread]
+
+
+def gather(source: Source, dates: str, viewer: str | None) -> Worklist:
+    """Return the worklist of studies of some days (as in DICOM: a range). Raises QueryError where the PACS is away."""
     rejected: set[str] = set()
-    reports = [report for report in list(_reports(source, dates, complain, rejected)) if report.sop_uid not in rejected]
+    unread: list[Unread] = []
+    reports = [report for report in list(_reports(source, dates, unread, rejected)) if report.sop_uid not in rejected]
     replaced = {uid for report in reports for uid in report.replaces}
     newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
-    return ordered(_entry(report, viewer) for report in newest.values())
+    return Worklist(tuple(ordered(_entry(report, viewer) for report in newest.values())), tuple(unread))
 
 
 def ordered(entries: Iterable[Entry]) -> list[Entry]:
@@ -74,22 +98,27 @@ def as_json(entry: Entry) -> dict[str, Any]:
         "verified": report.verified,
         "reported_at": None if report.reported_at is None else report.reported_at.astimezone(UTC).isoformat(),
         "link": entry.link,
+        "unreadable": None,
     }
 
 
-def _reports(
-    source: Source, dates: str, complain: Callable[[str, QueryError], None], rejected: set[str]
-) -> Iterator[ReadReport]:
-    """Yield the reports, and add to `rejected` what rejection notes beside them take back."""
+def _unread_as_json(unread: Unread) -> dict[str, Any]:
+    """Return a series that was left out with the keys of an entry, none of them known."""
+    known = {"study_uid": unread.study_uid, "series_uids": [unread.series_uid], "unreadable": unread.why}
+    return dict.fromkeys(_KEYS) | known
+
+
+def _reports(source: Source, dates: str, unread: list[Unread], rejected: set[str]) -> Iterator[ReadReport]:
+    """Yield the reports; add to `rejected` the objects that rejection notes take back, to `unread` what is missing."""
     for study in source.studies(StudyQuery(dates=dates, modality="SR")):
         for series in source.series(study.study_uid):
             if series.modality not in ("SR", "KO"):
                 continue
             try:
                 datasets = source.read(series)
-            except QueryError as error:
-                complain(series.series_uid, error)
-                continue
+            except PartlyRead as error:
+                unread.append(Unread(study.study_uid, series.series_uid, str(error)))
+                datasets = list(error.datasets)
             for dataset in datasets:
                 try:
                     if series.modality == "KO":

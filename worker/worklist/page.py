@@ -9,7 +9,7 @@ from pathlib import Path
 from pacs.codes import Language, reason_value, short_name, translation
 from pacs.meanings import PRIVATE_SCHEME
 from worker.summary.wording import WORDING, day, percent
-from worker.worklist.entries import Entry
+from worker.worklist.entries import Entry, Worklist
 
 Window = tuple[date, date]  # the first and the last day of the studies that were asked for
 
@@ -23,6 +23,7 @@ class _Words:
     unread_means: str
     order: str
     nothing: str
+    incomplete: str
     made: str
     age: tuple[str, str, str]
     open: str
@@ -37,6 +38,8 @@ _WORDS: dict[Language, _Words] = {
         "new: no person has verified the report in the PACS yet.",
         "UIP first, then NSIP, then indeterminate; of each the oldest first.",
         "There are no reports.",
+        "This list is not complete: {count} series could not be read from the PACS. Reports may be missing from it, or "
+        "stand in it though they were taken back.",
         "As the PACS had it on {moment}.",
         ("{count} days", "{count} h", "{count} min"),
         "Open",
@@ -49,6 +52,8 @@ _WORDS: dict[Language, _Words] = {
         "novo: ninguém verificou ainda o relatório no PACS.",
         "Primeiro PIU, depois PINE, depois indeterminado; de cada um, o mais antigo primeiro.",
         "Não há relatórios.",
+        "Esta lista não está completa: {count} séries não puderam ser lidas do PACS. Podem faltar relatórios, ou "
+        "constar relatórios já retirados.",
         "Como o PACS tinha em {moment}.",
         ("{count} dias", "{count} h", "{count} min"),
         "Abrir",
@@ -72,6 +77,8 @@ _WORDS: dict[Language, _Words] = {
         "nuevo: nadie ha verificado aún el informe en el PACS.",
         "Primero NIU, después NINE, después indeterminado; de cada uno, el más antiguo primero.",
         "No hay informes.",
+        "Esta lista no está completa: no se pudieron leer {count} series del PACS. Pueden faltar informes, o figurar "
+        "informes ya retirados.",
         "Como lo tenía el PACS el {moment}.",
         ("{count} días", "{count} h", "{count} min"),
         "Abrir",
@@ -82,8 +89,9 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;paddin
 h1{font-size:1.35rem;margin:0 0 .3rem}p{margin:.2rem 0;color:#555}
 table{border-collapse:collapse;width:100%;margin:1rem 0}th{text-align:left;font-weight:600;color:#555}
 th,td{padding:.45rem .6rem;border-bottom:1px solid #ddd}
+.warning{color:#a00000;font-weight:700}
 .verdict{font-weight:700}.unread{font-weight:700;font-size:.8rem}.u1 .verdict{color:#8a5200}.u2 .verdict{color:#005a8c}
-@media(prefers-color-scheme:dark){body{color:#eee;background:#121212}p,th{color:#aaa}th,td{border-color:#333}
+@media(prefers-color-scheme:dark){body{color:#eee;background:#121212}p,th{color:#aaa}.warning{color:#ff8a80}th,td{border-color:#333}
 a{color:#8ab4f8}.u1 .verdict{color:#f0b429}.u2 .verdict{color:#7cc4f0}}
 """.strip().replace("\n", "")
 
@@ -92,6 +100,11 @@ def window_sentence(window: Window, language: Language) -> str:
     """Return which studies were asked for."""
     first, last = (day(f"{each:%Y%m%d}", language) for each in window)
     return _WORDS[language].window.format(first=first, last=last)
+
+
+def unread_sentence(count: int, language: Language) -> str:
+    """Return that so many series could not be read."""
+    return _WORDS[language].incomplete.format(count=count)
 
 
 def unread_mark(entry: Entry, language: Language) -> str:
@@ -105,30 +118,31 @@ def reason(entry: Entry, language: Language) -> str:
     return translation(reason_value(report.reason_code), PRIVATE_SCHEME, language) or report.reason
 
 
-def draw_page(entries: list[Entry], language: Language, moment: datetime, window: Window) -> str:
+def draw_page(worklist: Worklist, language: Language, moment: datetime, window: Window) -> str:
     """Return the page; `moment`: when the PACS was asked."""
     words = _WORDS[language]
     head = "".join(f"<th scope=col>{escape(column)}</th>" for column in words.columns)
-    rows = "".join(_row(entry, language, moment) for entry in entries)
-    table = (
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if entries else f"<p>{words.nothing}</p>"
-    )
+    rows = "".join(_row(entry, language, moment) for entry in worklist.entries)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    if not rows and not worklist.unread:
+        table = f"<p>{words.nothing}</p>"
+    unread = worklist.unread and f"<p class=warning>{escape(unread_sentence(len(worklist.unread), language))}</p>"
     made = words.made.format(moment=moment.astimezone().strftime(f"{WORDING[language].date} %Z"))
     return (
         f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><title>{escape(words.title)}</title>'
         '<meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<style>{_STYLE}</style></head><body><h1>{escape(words.title)}</h1><p>{escape(words.order)}</p>"
-        f"<p>{escape(window_sentence(window, language))}</p><p>{escape(words.unread_means)}</p>{table}"
+        f"<p>{escape(window_sentence(window, language))}</p><p>{escape(words.unread_means)}</p>{unread or ''}{table}"
         f"<p>{escape(made)}</p><p>{escape(WORDING[language].disclaimer)}</p></body></html>\n"
     )
 
 
-def write_page(path: Path, entries: list[Entry], language: Language, window: Window) -> None:
+def write_page(path: Path, worklist: Worklist, language: Language, window: Window) -> None:
     """Write the page so that whoever opens it finds the old one or the new one, whole. Raises OSError."""
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
-        temporary.write_text(draw_page(entries, language, datetime.now(UTC), window), encoding="utf-8")
+        temporary.write_text(draw_page(worklist, language, datetime.now(UTC), window), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
