@@ -3,12 +3,16 @@
 import hashlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 import requests
@@ -90,6 +94,54 @@ def test_studies_are_found_by_each_way_alike(archive: Orthanc) -> None:
         assert source.studies(StudyQuery(patient_id="nobody")) == []
         (series,) = source.series(STUDY)
         assert (series.series_uid, series.modality, series.instances) == (SERIES, "CT", 2)
+
+
+@contextmanager
+def without_offset(archive: Orthanc, cap: int | None) -> Iterator[str]:
+    """Orthanc behind a server that knows no offset, and hands over `cap` studies at most; yield its DICOMweb root."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            given = dict(parse_qsl(address.query))
+            asked = [(key, value) for key, value in given.items() if key not in ("offset", "limit", "includefield")]
+            limits = [int(given[key]) for key in ("limit",) if key in given] + ([] if cap is None else [cap])
+            asked += [("limit", str(min(limits)))] if limits else []
+            answer = requests.get(f"{archive.dicomweb}{address.path}?{urlencode(asked)}", timeout=20)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_said: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_knows_no_offset_leaves_nothing_out_in_silence(
+    archive: Orthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs.retrieval.dicomweb._PAGE", 2)
+    for number in range(5):
+        other = ct(number, StudyDate=f"2020010{number + 1}")
+        other.StudyInstanceUID, other.SeriesInstanceUID = f"1.2.{number}", f"1.2.{number}.1"
+        fill(archive, file(other))
+    assert len(DicomwebSource("a", archive.dicomweb).studies(StudyQuery())) == 5
+    with without_offset(archive, cap=None) as url:
+        assert len(DicomwebSource("a", url).studies(StudyQuery())) == 5
+    with without_offset(archive, cap=2) as url:
+        source = DicomwebSource("a", url)
+        with pytest.raises(QueryError, match=r"does not know the parameter 'offset'.*ask for fewer days"):
+            source.studies(StudyQuery())
+        assert len(source.studies(StudyQuery(dates="20200103"))) == 1
 
 
 @pytest.mark.parametrize("way", [0, 1])
