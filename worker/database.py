@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData, create_engine, event, select
+from sqlalchemy import MetaData, create_engine, event, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _BUSY_SECONDS = 30
+_MIGRATION_LOCK = 0x7265746963756C61  # "reticula": the number of PostgreSQL's advisory lock is ours to choose
 _MISSING = ("42P01", "42703")  # PostgreSQL's codes for an undefined table or column
 
 
@@ -120,6 +121,9 @@ class Database:
     def _migrate(self, action: Any, revision: str) -> None:
         config = _alembic_config()
         with self.write() as session:
+            if not self._is_sqlite:
+                # Of two processes that bring empty tables up to date at once, one waits; SQLite's lock is held anyway.
+                session.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config.attributes["connection"] = session.connection()
             action(config, revision)
 

@@ -1,14 +1,18 @@
 """The tables on SQLite and PostgreSQL: revisions, transactions, claims."""
 
+import subprocess
+import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, text
 
+from tests.conftest import CHECKOUT
 from worker import exams, restart
 from worker.database import Database, now
 from worker.errors import LeaseLostError, NotFoundError, UnavailableError, WorkerError
@@ -54,6 +58,40 @@ def test_revisions_make_the_tables_of_the_code_and_take_them_back(database: Data
     assert not database.is_current()
     assert set(inspect(database.engine).get_table_names()) <= {"alembic_version"}
     database.upgrade()
+    assert database.is_current()
+
+
+_UPGRADES = """
+import sys, time
+from alembic import command
+from worker.database import Database
+database = Database(sys.argv[1])
+print("ready", flush=True)
+begin = float(input())
+time.sleep(begin - time.time())
+database.upgrade()
+"""
+
+
+def test_processes_that_make_the_tables_at_once_wait_for_each_other(database: Database) -> None:
+    database.downgrade("base")
+    with database.write() as session:
+        session.execute(text("DROP TABLE alembic_version"))
+    command = [sys.executable, "-c", _UPGRADES, database.url]
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT) for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    begin = f"{time.time() + 0.5}\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(begin)
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[1] for process in started] == [""] * 3
+    assert [process.returncode for process in started] == [0] * 3
     assert database.is_current()
 
 
