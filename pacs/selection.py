@@ -21,12 +21,20 @@ _SAME_POSITION_MM = 0.01
 
 
 @dataclass(frozen=True)
+class Note:
+    """How many images are not among those that are looked at, and the code of the reason."""
+
+    code: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Selection:
-    """The slices to look at, from foot to head along the normal, and what was left out and why."""
+    """The slices to look at, from foot to head along the normal, and how many were left out and why."""
 
     header: SeriesHeader
     slices: tuple[SourceSlice, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def select(series: Series, *, min_slices: int) -> Selection:
@@ -38,7 +46,7 @@ def select(series: Series, *, min_slices: int) -> Selection:
     """
     header = series.header
     slices = [image for image in series.slices if image.sop_class_uid in CT_CLASSES]
-    notes = [f"{len(series.unreadable)} unreadable files left out"] if series.unreadable else []
+    notes = [Note("unreadable", len(series.unreadable))] if series.unreadable else []
     if header.modality != "CT" or not slices:
         raise Rejected("not_ct", f"The series is not CT but {header.modality or 'of no stated modality'}.")
     slices = _without(slices, _LOCALIZERS, "localizer", "The series holds localizers only.", notes)
@@ -72,17 +80,17 @@ def may_be_selected(image: SourceSlice, header: SeriesHeader) -> bool:
 
 
 def _without(
-    slices: list[SourceSlice], kinds: frozenset[str], code: str, sentence: str, notes: list[str]
+    slices: list[SourceSlice], kinds: frozenset[str], code: str, sentence: str, notes: list[Note]
 ) -> list[SourceSlice]:
     kept = [image for image in slices if not kinds.intersection(image.image_type)]
     if not kept:
         raise Rejected(code, sentence)
     if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} images left out ({code})")
+        notes.append(Note(code, len(slices) - len(kept)))
     return kept
 
 
-def _one_phase(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
+def _one_phase(slices: list[SourceSlice], notes: list[Note]) -> list[SourceSlice]:
     """Leave out phases: acquisitions that show mostly the same part of the body as a larger one.
 
     Acquisitions that follow each other along the body, down to one for each slice, belong together.
@@ -101,11 +109,11 @@ def _one_phase(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]
         kept.extend(images)
         extents.append((low, high))
     if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} images of other phases left out")
+        notes.append(Note("other_phase", len(slices) - len(kept)))
     return kept
 
 
-def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[SourceSlice]:
+def _one_each_position(slices: list[SourceSlice], notes: list[Note]) -> list[SourceSlice]:
     acquisitions = Counter(image.acquisition_number for image in slices)
 
     def order(image: SourceSlice) -> tuple[int, int, float, str]:
@@ -119,5 +127,5 @@ def _one_each_position(slices: list[SourceSlice], notes: list[str]) -> list[Sour
             continue
         kept.append(image)
     if len(kept) < len(slices):
-        notes.append(f"{len(slices) - len(kept)} images at positions that another one holds left out")
+        notes.append(Note("same_position", len(slices) - len(kept)))
     return kept

@@ -17,7 +17,7 @@ from models.lung_mask import Lungs
 from models.verdict import Coverage, ExamVerdict
 from pacs.errors import Rejected
 from pacs.report.content import polygon_area
-from pacs.selection import select
+from pacs.selection import Note, select
 from pacs.series import SeriesHeader, SourceSlice
 from training.phantom import is_phantom
 from worker.preparation import Preparation, PreparedSlice
@@ -55,7 +55,7 @@ class ClassifiedExam:
     header: SeriesHeader
     slices: tuple[ClassifiedSlice, ...]
     verdict: ExamVerdict
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     software: str
     precision: str
     seconds: float
@@ -108,7 +108,7 @@ def classify_series(
         coverage=coverage(slices, missing + len(preparation.series.unreadable)),
     )
     corrupt = sum(image.note is not None for image in slices)
-    notes = (*selection.notes, *([f"{corrupt} slices could not be decoded"] if corrupt else []))
+    notes = (*selection.notes, *([Note("undecoded", corrupt)] if corrupt else []))
     return ClassifiedExam(
         header=selection.header,
         slices=tuple(_with_keys(slices, work, description.class_names, verdict)),

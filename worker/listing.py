@@ -7,6 +7,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from worker import exams, labels
+from worker.results import notes_of
 from worker.states import DeliveryState
 from worker.tables import RETRACTION, Classification, Delivery, ModelVersion, Series, SliceResult, Study
 
@@ -50,7 +51,7 @@ def show_exam(session: Session, series_uid: str) -> dict[str, Any]:
     shown["expected_count"] = series.expected_count
     shown["scope_rule"], shown["shadow"] = series.scope_rule, series.shadow
     shown["withdrawn_at"] = _time(series.withdrawn_at)
-    shown["notes"] = [] if classification is None else classification.notes
+    shown["notes"] = [] if classification is None else notes_of(classification, "en")
     shown["slices"] = [_slice(image) for image in slices]
     shown["deliveries"] = [_delivery(row) for row in deliveries]
     return shown

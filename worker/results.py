@@ -14,6 +14,8 @@ from pacs.codes import Language
 from pacs.report import Algorithm, ClassFinding, KeySlice, Predecessor, ReportedExam, ReportedInstance
 from pacs.report.exam import INCOMPLETE, OTHER_KERNEL, THICK_SLICES, UNKNOWN_KERNEL
 from pacs.report.header import valid_zone
+from pacs.report.wording import note_sentence, sentence
+from pacs.selection import Note
 from pacs.series import Patient, SeriesHeader
 from worker import exams
 from worker.classification import ClassifiedExam, ClassifiedSlice
@@ -56,7 +58,7 @@ def store(
         limits=str(description.data.get("limits", "")),
         despite=model.despite,
         header=asdict(header),
-        notes=list(result.notes),
+        notes=[asdict(note) for note in result.notes],
         slice_count=len(result.slices),
         slices_classified=result.classified,
         seconds=round(result.seconds, 3),
@@ -98,7 +100,7 @@ def reported_exam(
         classes=tuple(_class_finding(known, row) for known in row.classes),
         slice_count=row.slice_count,
         slices_classified=row.slices_classified,
-        algorithm=_algorithm(row),
+        algorithm=_algorithm(row, language),
         classified_at=in_zone(row.classified_at, header.timezone),
         predecessor=_predecessor(session, series),
         scope_rule=series.scope_rule,
@@ -202,18 +204,23 @@ def _class_finding(known: dict[str, Any], row: Classification) -> ClassFinding:
     )
 
 
-def _algorithm(row: Classification) -> Algorithm:
+def _algorithm(row: Classification, language: Language) -> Algorithm:
     model = row.model
     parameters = (
-        f"bundle sha256 {model.bundle_sha256}",
-        f"operating point {json.dumps(row.operating_point, sort_keys=True)}",
-        f"architecture {model.architecture}, arithmetic {row.precision}",
-        f"reticula {row.software}",
-        *row.notes,
+        sentence("bundle", language, sha256=model.bundle_sha256),
+        sentence("operating_point", language, point=json.dumps(row.operating_point, sort_keys=True)),
+        sentence("network", language, architecture=model.architecture, arithmetic=row.precision),
+        sentence("software", language, version=row.software),
+        *notes_of(row, language),
     )
     return Algorithm(
         model.name, model.version, model.bundle_sha256, row.software, parameters, row.limits, row.despite or ""
     )
+
+
+def notes_of(row: Classification, language: Language) -> list[str]:
+    """Return what was left out of an exam; results of earlier versions have it as sentences in English."""
+    return [note if isinstance(note, str) else note_sentence(Note(**note), language) for note in row.notes]
 
 
 def _predecessor(session: Session, series: Series) -> Predecessor | None:

@@ -11,19 +11,19 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from pacs.codes import ORGANISATION
+from pacs.codes import ORGANISATION, Language
 from pacs.report import header as headers
-from pacs.report.concepts import concept
+from pacs.report.concepts import concept, translate
 from pacs.report.content import cautions, hashed_uid
 from pacs.report.cover import Document, whole_seconds, written
 from pacs.report.descriptions import Kind, describe
 from pacs.report.document import equipment, fingerprint
 from pacs.report.exam import KeySlice, ReportedExam
+from pacs.report.wording import sentence
 
 SUMMARY_SERIES_NUMBER, HEAT_MAP_SERIES_NUMBER, PDF_SERIES_NUMBER = 980, 981, 982
 _CLEAR_COSINE = 0.8
 _REVISIONS = 5000  # of a series, in which the newest stands first
-_DERIVATION = "Made by an algorithm; not for diagnosis"
 _SHORT_TEXT = 1024  # characters of a value (PS3.5 section 6.2, ST)
 _IMAGE_REPORT = ("18748-4", "LN")  # the document's title: Diagnostic imaging study
 
@@ -61,7 +61,7 @@ def build_capture(
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = list(directions(sources[0].orientation)) if axial else ""
     dataset.BurnedInAnnotation = "NO"  # nothing in it says who the patient is
-    dataset.DerivationDescription = ". ".join((_DERIVATION, *cautions(exam)))[:_SHORT_TEXT]
+    dataset.DerivationDescription = ". ".join((sentence("derivation", exam.language), *cautions(exam)))[:_SHORT_TEXT]
     dataset.SourceImageSequence = Sequence(map(_source, sources))
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.Rows, dataset.Columns = pixels.shape[:2]
@@ -70,7 +70,7 @@ def build_capture(
     content = pixels.tobytes()
     dataset.PixelData = content + b"\0" * (len(content) % 2)
     dataset["PixelData"].VR = "OB"
-    return _written(dataset)
+    return _written(dataset, exam.language)
 
 
 def build_pdf(exam: ReportedExam, place: Place, content: bytes, title: str) -> Document:
@@ -86,7 +86,7 @@ def build_pdf(exam: ReportedExam, place: Place, content: bytes, title: str) -> D
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocumentLength = len(content)
     dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
-    return _written(dataset)
+    return _written(dataset, exam.language)
 
 
 def capture_series_uid(series_number: int, study_uid: str, series_uid: str) -> str:
@@ -142,7 +142,8 @@ def _source(key: KeySlice) -> Dataset:
     return item
 
 
-def _written(dataset: Dataset) -> Document:
+def _written(dataset: Dataset, language: Language) -> Document:
+    translate(dataset, language)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.preamble = b"\0" * 128

@@ -37,28 +37,11 @@ from pacs.report import header as headers
 from pacs.report.concepts import concept, private, translate
 from pacs.report.exam import INCOMPLETE, KeySlice, ReportedExam
 from pacs.report.percentages import percentage
+from pacs.report.wording import limits_sentence, sentence
 
 _SLICE_THICKNESS = ("112225", "DCM")
 # The patterns of interstitial lung disease among the classes: normal lungs and other diseases are none.
 _PATTERNS = ("UIP", "NSIP")
-DISCLAIMER = {
-    "en": "Decision support, not a diagnosis; not a medical device",
-    "pt-BR": "Apoio à decisão, não é um diagnóstico; não é um dispositivo médico",
-    "es": "Apoyo a la decisión, no es un diagnóstico; no es un dispositivo médico",
-}
-_CORRECTED = {
-    "en": "Taken from the PACS, which differs from the images: {}",
-    "pt-BR": "Conforme o PACS, que difere das imagens: {}",
-    "es": "Según el PACS, que difiere de las imágenes: {}",
-}
-_LIMITS = {"en": "Limits of the model: {}", "pt-BR": "Limites do modelo: {}", "es": "Límites del modelo: {}"}
-_DESPITE = {
-    "en": "Made active despite a failed battery of tests: {}",
-    "pt-BR": "Ativado apesar de reprovado nos testes: {}",
-    "es": "Activado a pesar de no superar las pruebas: {}",
-}
-_EXAM = {"en": "Exam", "pt-BR": "Exame", "es": "Examen"}
-_SLICE = {"en": "Slice", "pt-BR": "Corte", "es": "Corte"}
 
 
 def hashed_uid(*parts: str) -> str:
@@ -102,8 +85,8 @@ def cautions(exam: ReportedExam) -> tuple[str, ...]:
     """Return what everybody has to know who is shown a result of this model: why it serves at all, and its limits."""
     despite, limits = exam.algorithm.despite, exam.algorithm.limits
     return (
-        *([_DESPITE[exam.language].format(despite)] if despite else []),
-        *([_LIMITS[exam.language].format(limits)] if limits else []),
+        *([sentence("despite", exam.language, why=despite)] if despite else []),
+        *([sentence("limits", exam.language, limits=limits_sentence(limits, exam.language))] if limits else []),
     )
 
 
@@ -125,15 +108,15 @@ def _algorithm(exam: ReportedExam) -> AlgorithmIdentification:
         name=exam.algorithm.name,
         version=exam.algorithm.version,
         parameters=[
-            DISCLAIMER[exam.language],
+            sentence("disclaimer", exam.language),
             *cautions(exam),
-            *([] if exam.scope_rule is None else [f"scope rule {exam.scope_rule}"]),
+            *([] if exam.scope_rule is None else [sentence("scope_rule", exam.language, rule=exam.scope_rule)]),
             *(
-                [f"{exam.instance_count} of {exam.expected_count} instances came"]
+                [sentence("instances_came", exam.language, count=exam.instance_count, expected=exam.expected_count)]
                 if exam.completeness == INCOMPLETE
                 else []
             ),
-            *([_CORRECTED[exam.language].format(", ".join(exam.corrected))] if exam.corrected else []),
+            *([sentence("corrected", exam.language, fields=", ".join(exam.corrected))] if exam.corrected else []),
             *exam.algorithm.parameters,
         ],
         manufacturer=ORGANISATION,
@@ -145,7 +128,7 @@ def _exam_group(
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     language = exam.language
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(_tracking_uid(exam, "exam"), _EXAM[language]),
+        tracking_identifier=TrackingIdentifier(_tracking_uid(exam, "exam"), sentence("exam", language)),
         referenced_regions=[region for key in exam.key_slices for region in _regions(key)],
         finding_type=_finding(exam),
         finding_sites=[_lungs()],
@@ -220,7 +203,7 @@ def _slice_group(
     exam: ReportedExam, key: KeySlice, algorithm: AlgorithmIdentification
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     number = key.instance_number if key.instance_number is not None else key.instance.sop_uid.rsplit(".", 1)[-1]
-    label = f"{_SLICE[exam.language]} {number}" + (f"/{key.frame}" if key.frame else "")
+    label = f"{sentence('slice', exam.language)} {number}" + (f"/{key.frame}" if key.frame else "")
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(_tracking_uid(exam, key.instance.sop_uid, str(key.frame)), label),
         # A planar group holds one region: the larger lung.

@@ -19,7 +19,7 @@ from pacs.report.cover import Cover, Document, report_series_uid, write_report
 from pacs.report.descriptions import describe
 from pacs.report.exam import ReportedExam
 
-TEMPLATE = "TID1500-4"  # changes with every change of the tree
+TEMPLATE = "TID1500-5"  # changes with every change of the tree
 
 
 def build_report(exam: ReportedExam, sop_class_uid: str) -> Document:

@@ -27,10 +27,11 @@ from pacs.elements import is_uid
 from pacs.errors import Rejected
 from pacs.report import header as headers
 from pacs.report.concepts import concept, private, translate
-from pacs.report.content import DISCLAIMER, hashed_uid
+from pacs.report.content import hashed_uid
 from pacs.report.cover import Cover, Document, write_report
 from pacs.report.descriptions import describe_notice
 from pacs.report.exam import ReportedInstance
+from pacs.report.wording import sentence
 from pacs.series import SeriesHeader
 
 _TEMPLATE = "TID2000-2"  # changes with every change of the tree
@@ -131,7 +132,7 @@ def _sentences(exam: UnreportedExam) -> tuple[str, ...]:
     reason = _reason(exam).meaning
     # Where there is a result, and only its report is missing, a series was classified.
     said = f"{reason}." if exam.reason_code == "report_failed" else _SENTENCE[exam.language].format(reason)
-    return said, f"{DISCLAIMER[exam.language]}."
+    return said, f"{sentence('disclaimer', exam.language)}."
 
 
 def _fingerprint(exam: UnreportedExam) -> str:

@@ -1,16 +1,29 @@
 """What a reader sees on the command line, in each language."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from sqlalchemy import select
 
 from pacs.codes import LANGUAGES, Language, short_name
+from pacs.report import SR_CLASSES, build_report
+from pacs.report.exam import INCOMPLETE
 from tests.installation import Installation, send
-from tests.plant import files
+from tests.plant import Plant, files
 from training.phantom import PhantomExam
 from worker.commands import wording
+from worker.database import Database
+from worker.results import reported_exam
 from worker.states import DeliveryState, State
+from worker.summary import build_object, gather
+from worker.tables import Instance, Series
 
 Phantoms = tuple[Path, list[PhantomExam]]
 
@@ -78,3 +91,58 @@ def test_the_list_can_be_shortened(installation: Installation) -> None:
     wrong = installation.run("exams", "list", "--state", "lost", check=False)
     assert wrong.returncode == 2
     assert "rejected" in wrong.stderr
+
+
+# What is the same in every language: names, identifiers, numbers, and what the images say themselves.
+_NO_SENTENCE = re.compile(
+    r"[\d.:+\- ]*|[0-9a-f]{16,64}|[A-Z0-9_\-]+|Reticula|reticula [\d.]+|demo( [\d.]+)?|Phantom( [A-Z])?|TID.*|"
+    r"Network\^.*|application/pdf|Pixels|[a-z]{2}(-[A-Z]{2})?|\{.*\}"
+)
+
+
+def texts(dataset: Dataset) -> set[str]:
+    """Every text that a person may be shown; names of coding schemes and units are none."""
+    found = set()
+    for element in dataset.iterall():
+        if element.VR in ("LO", "LT", "SH", "ST", "UC", "UT") and element.keyword not in _OF_MACHINES:
+            found |= set(map(str, element.value if element.VM > 1 else [element.value]))
+    return {text for text in found if not _NO_SENTENCE.fullmatch(text)}
+
+
+_OF_MACHINES = {"CodeValue", "CodingSchemeDesignator", "CodingSchemeName", "SoftwareVersions", "DeviceSerialNumber"}
+
+
+def test_no_object_has_a_sentence_of_another_language(tmp_path: Path, database: Database, phantoms: Phantoms) -> None:
+    plant = Plant(tmp_path / "data", database)
+    plant.app.registry.import_bundle("demo", actor="test")
+    first, *others = files(phantoms, 0)
+    broken = tmp_path / "broken.dcm"
+    dataset = dcmread(others[3])
+    dataset.PixelData = dataset.PixelData[:5000]
+    dataset.save_as(broken)
+    scout = tmp_path / "scout.dcm"
+    dataset = dcmread(first)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"{dataset.SOPInstanceUID}1")
+    dataset.save_as(scout)
+    plant.receive(first, *others[:3], *others[4:], broken, scout, age=60)
+    plant.run()
+    exam = plant.exam(phantoms[1][0].series_uid)
+    assert exam["notes"] == ["1 images left out (localizer)", "1 slices could not be decoded"]
+    said: dict[str, set[str]] = {}
+    with database.read() as session:
+        series = session.scalars(select(Series)).one()
+        instances = session.scalars(select(Instance).where(Instance.series_id == series.id))
+        paths = {image.sop_uid: plant.settings.data_dir / image.path for image in instances}
+        for language in LANGUAGES:
+            made = replace(
+                reported_exam(session, series, language=language, final=True),
+                scope_rule="scleroderma-x", corrected=("PatientID",), expected_count=99, completeness=INCOMPLETE,
+            )  # fmt: skip
+            assert series.classification is not None
+            material = gather(session, series.classification, made, paths)
+            documents = [build_report(made, SR_CLASSES[0])]
+            documents += [build_object(name, material) for name in ("summary", "pdf")]
+            said[language] = set().union(*(texts(dcmread(BytesIO(each.content))) for each in documents))
+    assert said["en"] & said["pt-BR"] == set()
+    assert said["en"] & said["es"] == set()

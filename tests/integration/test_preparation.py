@@ -19,7 +19,7 @@ from models.classifier import Classifier
 from models.preprocessing import Preprocessing
 from pacs.errors import Rejected
 from pacs.pixels import Decoded, decode
-from pacs.selection import select
+from pacs.selection import Note, select
 from pacs.series import SeriesHeader, SourceSlice
 from training.phantom import write_phantoms
 from training.phantom.mark import phantom_uid
@@ -99,7 +99,7 @@ def test_what_was_begun_and_is_not_selected_changes_nothing(
     assert [(image.source.sop_uid, image.probabilities, image.key_rank, image.outlines) for image in both.slices] == [
         (image.source.sop_uid, image.probabilities, image.key_rank, image.outlines) for image in alone.slices
     ]
-    assert both.notes == (f"{SLICES - 4} images of other phases left out",)
+    assert both.notes == (Note("other_phase", SLICES - 4),)
 
 
 def coronal(_number: int, dataset: Any) -> None:

@@ -10,7 +10,7 @@ from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from pacs.elements import is_uid
 from pacs.errors import Rejected
-from pacs.selection import Selection, select
+from pacs.selection import Note, Selection, select
 from pacs.series import read_header, read_series
 from tests.datasets import ct, write
 
@@ -64,7 +64,7 @@ def test_two_orientations_are_refused_but_a_localizer_among_slices_is_left_out(t
     scout = ct(9, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
     selection = choose(tmp_path / "a", *slices, scout)
     assert len(selection.slices) == 3
-    assert selection.notes == ("1 images left out (localizer)",)
+    assert selection.notes == (Note("localizer", 1),)
     with pytest.raises(Rejected) as caught:
         choose(tmp_path / "b", *slices, ct(9, ImageOrientationPatient=[1, 0, 0, 0, 0, -1]))
     assert caught.value.code == "mixed_orientation"
@@ -75,7 +75,7 @@ def test_of_images_at_one_position_the_largest_acquisition_stays(tmp_path: Path)
     again = [ct(10 + n, AcquisitionNumber="2", ImagePositionPatient=["0", "0", str(n * 5.0)]) for n in (4, 5, 6)]
     selection = choose(tmp_path, *again, *first)
     assert [image.instance_number for image in selection.slices] == [1, 2, 3, 4, 15, 16]
-    assert selection.notes == ("1 images at positions that another one holds left out",)
+    assert selection.notes == (Note("same_position", 1),)
 
 
 def test_two_patients_in_one_series_are_refused(tmp_path: Path) -> None:
