@@ -10,8 +10,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
@@ -19,6 +21,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -67,6 +70,20 @@ def test_lossless_syntaxes_that_pydicom_encodes(tmp_path: Path, syntax: Any) -> 
     dataset = ct(pixels=STORED, PixelRepresentation=0)
     dataset.compress(syntax, generate_instance_uid=False)
     assert np.array_equal(decode(tmp_path, dataset), STORED - 1024)
+
+
+@pytest.mark.parametrize("plugin", ["gdcm", "pyjpegls"])
+@pytest.mark.parametrize(("syntax", "error"), [(JPEGLSLossless, 0), (JPEGLSNearLossless, 3)])
+def test_jpeg_ls_by_each_decoder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: UID, error: int, plugin: str
+) -> None:
+    """Where Python is newer than the wheels of one, the other decodes."""
+    dataset = ct(pixels=STORED, PixelRepresentation=0)
+    dataset.compress(syntax, generate_instance_uid=False, jls_error=error)
+    decoder = get_decoder(syntax)
+    assert set(decoder.available_plugins) == {"gdcm", "pyjpegls"}
+    monkeypatch.setattr(decoder, "_available", {plugin: decoder._available[plugin]})
+    assert np.abs(decode(tmp_path, dataset) - (STORED - 1024)).max() <= error
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"])
