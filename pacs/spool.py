@@ -2,6 +2,7 @@
 
     incoming/                              being written
     series/<study UID>/<series UID>/       CT, one file an instance: what exams are assembled from
+    arrivals/<study UID>~<series UID>      empty: something of this series came and is not assembled yet
     notes/                                 Key Object Selections, until somebody has read them
     aside/<day>/                           other classes (SR, SC…) and notes that were read, with their own retention
     conflicts/<day>/                       an instance UID that came again with other content, with that retention too
@@ -33,8 +34,13 @@ from pacs.series import CT_CLASSES
 # PS3.10 chapter 7.1: preamble and prefix, then (0002,0000), whose value is the length of the rest of the group.
 _META_LENGTH_AT = 128 + 4 + 8
 _STALE_SECONDS = 3600
+# An instance gets its name within this time after its series was announced, or its process is dead. For how long the
+# mark of an announcement stays, so that nobody removes it in between.
+_ANNOUNCED_SECONDS = 60
 # Between the UID and the hash in the name of an instance whose UID was taken already: no UID holds it.
 VERSION_MARK = "~"
+# Between the UIDs in the name of an announcement.
+_BETWEEN = "~"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -120,7 +126,7 @@ class Spool:
 
     def prepare(self) -> None:
         """Make the folders and remove what a dead process left half written."""
-        for name in ("incoming", "series", "notes", "aside", "conflicts"):
+        for name in ("incoming", "series", "arrivals", "notes", "aside", "conflicts"):
             self._make_folder(self.root / name)
         for path in (self.root / "incoming").iterdir():
             with suppress(FileNotFoundError):
@@ -144,7 +150,14 @@ class Spool:
         temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
             write_synced(temporary, instance.content)
-            if self._name(temporary, folder / name):
+            if outcome is Stored.NEW:
+                self._announce(instance.study_uid, instance.series_uid)
+            named = self._name(temporary, folder / name)
+            if outcome is Stored.NEW:
+                self._announce(
+                    instance.study_uid, instance.series_uid
+                )  # naming may have taken longer than a mark stays
+            if named:
                 return outcome
             if _same_dataset(folder / name, instance.content):
                 sync_folder(folder)  # whoever wrote it may not have come that far yet
@@ -189,6 +202,57 @@ class Spool:
                 with suppress(FileNotFoundError):
                     yield SpooledSeries(study.name, series.name, series, series.stat().st_mtime_ns)
 
+    def arrivals(self) -> Iterator[SpooledSeries]:
+        """Yield the series of which something came that is not settled yet.
+
+        A process that died between the announcement and the name of an instance has announced it all the same. Marks
+        are not synced: after a failure of the power, and now and then, `series` has to be walked.
+        """
+        for mark in self._marks():
+            study_uid, _, series_uid = mark.name.partition(_BETWEEN)
+            folder = self.folder(study_uid, series_uid)
+            try:
+                yield SpooledSeries(study_uid, series_uid, folder, folder.stat().st_mtime_ns)
+            except FileNotFoundError:  # not named yet, or erased since
+                self._forget(mark)
+
+    def settle(self, series: SpooledSeries) -> None:
+        """Note that everything of a series is assembled; it is an arrival again when something comes."""
+        self._forget(self._mark(series.study_uid, series.series_uid))
+
+    def _announce(self, study_uid: str, series_uid: str) -> None:
+        """Mark a series before an instance of it gets its name, so that no instance is ever without a mark."""
+        mark = self._mark(study_uid, series_uid)
+        try:
+            mark.touch(mode=0o640)
+        except FileNotFoundError:  # a spool that an earlier version made
+            self._make_folder(mark.parent)
+            mark.touch(mode=0o640)
+
+    def _forget(self, mark: Path) -> None:
+        """Remove a mark, unless it is young, or was made anew in the very moment."""
+        with suppress(FileNotFoundError):
+            if not self._is_old(mark):
+                return
+            taken = self.root / "incoming" / uuid.uuid4().hex
+            mark.rename(taken)
+            if not self._is_old(taken):
+                mark.touch(mode=0o640)
+            taken.unlink()
+
+    def _is_old(self, mark: Path) -> bool:
+        return time.time() - mark.stat().st_mtime > _ANNOUNCED_SECONDS
+
+    def _mark(self, study_uid: str, series_uid: str) -> Path:
+        return self.root / "arrivals" / f"{study_uid}{_BETWEEN}{series_uid}"
+
+    def _marks(self) -> list[Path]:
+        try:
+            with os.scandir(self.root / "arrivals") as entries:
+                return sorted(Path(entry.path) for entry in entries if _BETWEEN in entry.name)
+        except FileNotFoundError:
+            return []
+
     def notes(self) -> list[Path]:
         """Return the Key Object Selections that nobody has read."""
         return sorted((self.root / "notes").glob("*.dcm"))
@@ -213,16 +277,20 @@ class Spool:
         return sorted(found, key=lambda instance: (instance.arrived, instance.path.name))
 
     def find(self, sop_uids: Collection[str]) -> dict[str, Path]:
-        """Return where instances of series lie, by their UID; what is not there is left out. The newest come first."""
+        """Return where instances of series lie, by their UID; what is not there is left out.
+
+        Whoever asks has mostly just sent them: the arrivals come first, then the rest of the spool, the newest first.
+        """
         left, found = set(sop_uids), dict[str, Path]()
-        for series in sorted(self.series(), key=lambda each: -each.changed_ns):
-            if not left:
-                break
-            with suppress(FileNotFoundError):
-                for path in series.folder.iterdir():
-                    if path.stem in left:
-                        found[path.stem] = path
-            left -= found.keys()
+        for whole in (self.arrivals, self.series):
+            for series in sorted(whole() if left else (), key=lambda each: -each.changed_ns):
+                if not left:
+                    break
+                with suppress(FileNotFoundError):
+                    for path in series.folder.iterdir():
+                        if path.stem in left:
+                            found[path.stem] = path
+                left -= found.keys()
         return found
 
     def contested(self, sop_uids: Collection[str]) -> set[str]:

@@ -70,11 +70,11 @@ def check_content(report: Dataset) -> None:
     assert report.SeriesDate == report.ContentDate
     assert report.TimezoneOffsetFromUTC
     assert report.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99RETICULA"
-    names = [_name(node) for node in _nodes(report)]
+    names = [_name(node) for node in nodes(report)]
     for needed in (("121049", "DCM"), ("121012", "DCM"), ("121058", "DCM"), ("111028", "DCM"), ("126010", "DCM"),
                    ("111001", "DCM"), ("111003", "DCM"), ("111023", "DCM")):  # fmt: skip
         assert needed in names, needed
-    tracking = [node.UID for node in _nodes(report) if _name(node) == ("112040", "DCM")]
+    tracking = [node.UID for node in nodes(report) if _name(node) == ("112040", "DCM")]
     assert tracking
     assert len(set(tracking)) == len(tracking)
     evidence = {
@@ -83,15 +83,15 @@ def check_content(report: Dataset) -> None:
         for series in study.ReferencedSeriesSequence
         for item in series.ReferencedSOPSequence
     }
-    containers = [node for node in (report, *_nodes(report)) if node.get("ValueType") == "CONTAINER"]
+    containers = [node for node in (report, *nodes(report)) if node.get("ValueType") == "CONTAINER"]
     assert {node.ContinuityOfContent for node in containers} == {"SEPARATE"}
-    groups = [node for node in _nodes(report) if _name(node) == ("125007", "DCM")]
+    groups = [node for node in nodes(report) if _name(node) == ("125007", "DCM")]
     for group in groups:
-        drawn = [node for node in _nodes(group) if node.get("ValueType") == "SCOORD"]
+        drawn = [node for node in nodes(group) if node.get("ValueType") == "SCOORD"]
         assert drawn, "a group without coordinates hides the whole report in a viewer"
     referenced = {
         node.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-        for node in _nodes(report)
+        for node in nodes(report)
         if node.get("ValueType") == "IMAGE"
     }
     assert referenced <= evidence
@@ -100,10 +100,10 @@ def check_content(report: Dataset) -> None:
     assert equipment[0].DeviceUID
 
 
-def _nodes(node: Dataset) -> Iterator[Dataset]:
+def nodes(node: Dataset) -> Iterator[Dataset]:
     for child in node.get("ContentSequence", ()):
         yield child
-        yield from _nodes(child)
+        yield from nodes(child)
 
 
 def _name(node: Dataset) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePath
@@ -28,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 # A folder that changed so recently may change again within the resolution of its time stamp.
 _SETTLED_NS = 2_000_000_000
+# The whole spool is walked this often: an announcement may be lost with the power.
+_WALK_SECONDS = 3600.0
+# For so long at once: what has just come must not wait until a year of series was walked.
+_WALK_AT_ONCE_SECONDS = 1.0
 _URGENT = frozenset({"STAT", "HIGH"})
 
 
@@ -68,26 +74,57 @@ class Assembly:
         self._identities, self._rules, self._expectations = identities, rules, expectations
         # Folders with nothing new, by their modification time: they are not listed again.
         self._settled: dict[Path, int] = {}
+        self._walk: Iterator[SpooledSeries] | None = None
+        self._next_walk = 0.0
         self._troubled: set[Path] = set()
 
     def assemble(self) -> None:
-        """Bring the rows up to date with the spool."""
-        for spooled in self._spool.series():
-            if self._settled.get(spooled.folder) == spooled.changed_ns:
-                continue
-            try:
-                settled = self._look_at(spooled)
-            except UnavailableError:
-                raise
-            except Exception:
-                # One odd series must not keep the others waiting. It is looked at again by each tick.
-                if spooled.folder not in self._troubled:
-                    self._troubled.add(spooled.folder)
-                    logger.exception("Series %s cannot be assembled; it is tried again.", spooled.series_uid)
-                continue
-            self._troubled.discard(spooled.folder)
-            if settled and time.time_ns() - spooled.changed_ns > _SETTLED_NS:
-                self._settled[spooled.folder] = spooled.changed_ns
+        """Bring the rows up to date with what came since; at start and hourly with the whole spool, part by part."""
+        for spooled in self._open():
+            self._assemble_one(spooled)
+        if self._walk is None and time.monotonic() >= self._next_walk:
+            self._walk = self._spool.series()
+        if self._walk is None:
+            return
+        walk, until = self._walk, time.monotonic() + _WALK_AT_ONCE_SECONDS
+        self._walk = None  # it begins anew where a database that is away ends it here
+        for spooled in walk:
+            self._assemble_one(spooled)
+            if time.monotonic() >= until:
+                self._walk = walk
+                return
+        self._next_walk = time.monotonic() + _WALK_SECONDS
+
+    def _assemble_one(self, spooled: SpooledSeries) -> None:
+        if self._settled.get(spooled.folder) == spooled.changed_ns:
+            self._spool.settle(spooled)
+            return
+        try:
+            settled = self._look_at(spooled)
+        except UnavailableError:
+            raise
+        except Exception:
+            # One odd series must not keep the others waiting. It is looked at again by each tick.
+            if spooled.folder not in self._troubled:
+                self._troubled.add(spooled.folder)
+                logger.exception("Series %s cannot be assembled; it is tried again.", spooled.series_uid)
+            return
+        self._troubled.discard(spooled.folder)
+        if settled and time.time_ns() - spooled.changed_ns > _SETTLED_NS:
+            self._settled[spooled.folder] = spooled.changed_ns
+
+    def _open(self) -> Iterator[SpooledSeries]:
+        """Yield the arrivals, and what SQL says is coming in, whether or not it was announced."""
+        announced = {spooled.folder: spooled for spooled in self._spool.arrivals()}
+        with self._database.read() as session:
+            query = select(Study.study_uid, Series.series_uid).join_from(Series, Study)
+            receiving = list(session.execute(query.where(Series.state == State.RECEIVING)))
+        yield from announced.values()
+        for study_uid, series_uid in receiving:
+            folder = self._spool.folder(study_uid, series_uid)
+            if folder not in announced:
+                with suppress(FileNotFoundError):
+                    yield SpooledSeries(study_uid, series_uid, folder, folder.stat().st_mtime_ns)
 
     def _look_at(self, spooled: SpooledSeries) -> bool:
         """Bring the rows of a series up to date with its folder; True where nothing is left to do."""

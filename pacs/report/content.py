@@ -217,13 +217,16 @@ def _slice_group(
 
 
 def _regions(key: KeySlice) -> list[ImageRegion]:
-    """Closed polylines of the lungs, the larger first."""
+    """Closed polylines of the lungs, the one that lies leftmost first: viewers write to its right, over the image."""
     source = SourceImageForRegion(
         referenced_sop_class_uid=key.instance.sop_class_uid,
         referenced_sop_instance_uid=key.instance.sop_uid,
         referenced_frame_numbers=None if key.frame is None else [key.frame],
     )
     polygons = sorted((np.array(outline) for outline in key.outlines), key=polygon_area, reverse=True)
+    half = polygon_area(polygons[0]) / 2
+    lungs = [polygon for polygon in polygons if polygon_area(polygon) >= half]
+    polygons = [*sorted(lungs, key=lambda polygon: float(polygon[:, 0].min())), *polygons[len(lungs) :]]
     return [ImageRegion(GraphicTypeValues.POLYLINE, np.vstack([polygon, polygon[:1]]), source) for polygon in polygons]
 
 

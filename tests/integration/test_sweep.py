@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from sqlalchemy import update
+from pydicom.uid import UID
+from sqlalchemy import select, update
 
 from pacs.archive import Archive
 from pacs.listener import Listener
 from pacs.report.reader import read_report
-from pacs.spool import Spool
+from pacs.spool import Spool, SpooledSeries
 from tests.datasets import SERIES, STUDY, ct, write
 from tests.integration.test_rules import reconstruction
 from tests.plant import Plant, files
@@ -119,6 +120,61 @@ def test_a_new_sweep_finds_everything_in_the_spool_again(plant: Plant, tmp_path:
     again.tick()
     exam = plant.exam(SERIES)
     assert (exam["state"], exam["slice_count"], exam["patient_id"]) == ("queued", 3, "P1")
+
+
+def series_of(tmp_path: Path, number: int, slices: int = 3) -> list[Path]:
+    datasets = [ct(each) for each in range(1, slices + 1)]
+    for each, dataset in enumerate(datasets):
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.{number}", f"1.2.{number}.1"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.{number}.1.{each}")
+    return write(tmp_path / f"series-{number}", *datasets)
+
+
+def age_marks(plant: Plant) -> None:
+    for mark in (plant.app.spool.root / "arrivals").iterdir():
+        os.utime(mark, (time.time() - 3600, time.time() - 3600))
+
+
+def test_a_look_costs_what_came_and_not_what_is_there(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.receive(*series_of(tmp_path, 1), age=60)
+    os.utime(plant.app.spool.folder("1.2.1", "1.2.1.1"), (time.time() - 3600, time.time() - 3600))
+    age_marks(plant)
+    for _ in range(3):
+        plant.sweep.tick()
+    assert list(plant.app.spool.arrivals()) == []
+    walked: list[int] = []
+
+    def series() -> Iterator[SpooledSeries]:
+        walked.append(1)
+        return iter(())
+
+    monkeypatch.setattr(plant.app.spool, "series", series)
+    first, *late = series_of(tmp_path, 2)
+    plant.receive(first, age=60)
+    plant.sweep.tick()
+    assert plant.exam("1.2.2.1")["state"] == "queued"
+    plant.receive(*late, age=60)
+    plant.sweep.tick()
+    assert (plant.exam("1.2.2.1")["state"], plant.exam("1.2.2.1")["slice_count"]) == ("queued", 3)
+    assert walked == []
+
+
+def test_what_lost_its_mark_is_found_by_the_walk(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.assembly._WALK_AT_ONCE_SECONDS", 0.0)
+    for number in (1, 2, 3):
+        plant.receive(*series_of(tmp_path, number), age=60)
+    for mark in (plant.app.spool.root / "arrivals").iterdir():
+        if "1.2.3" not in mark.name:
+            mark.unlink()  # the power failed
+    found = []
+    for _ in range(4):
+        plant.sweep.tick()
+        with plant.database.read() as session:
+            found.append(sorted(session.scalars(select(Series.series_uid))))
+    assert found[0] == ["1.2.1.1", "1.2.3.1"], "what was announced comes first, and the walk goes on meanwhile"
+    assert found[-1] == ["1.2.1.1", "1.2.2.1", "1.2.3.1"]
 
 
 def test_without_a_model_exams_wait(plant: Plant, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from pacs.report.percentages import percentage
 from pacs.report.reader import read_report
 from pacs.series import read_series
 from tests.datasets import ct, write
-from tests.report_checks import check_content, check_with_pixelmed, check_with_tools
+from tests.report_checks import check_content, check_with_pixelmed, check_with_tools, nodes
 
 LUNGS = (((10.0, 10.0), (30.0, 10.0), (30.0, 40.0), (10.0, 40.0)), ((40.0, 10.0), (60.0, 10.0), (50.0, 40.0)))
 
@@ -235,6 +235,20 @@ def test_the_first_letters_of_a_description_do_not_read_as_their_opposite(tmp_pa
                     assert not any(codes.short_name(known.name, language) in each for known in exam.classes)
         assert describe_withdrawn(language)[:VISIBLE].startswith({"en": "Withdrawn"}.get(language, "Retirado"))
         assert max(len(describe_withdrawn(language)), len(describe_notice(language))) <= 64
+
+
+def test_the_region_that_viewers_draw_lies_on_the_left_of_the_image(tmp_path: Path) -> None:
+    """OHIF writes the numbers to the right of the first region: beside a lung on the right they leave the picture."""
+    crumb, left, right = (
+        tuple((x + dx, y * size) for x, y in ((0.0, 0.0), (20.0, 0.0), (20.0, 30.0), (0.0, 30.0)))
+        for dx, size in ((1.0, 0.1), (5.0, 1.0), (40.0, 1.2))
+    )
+    made = reported(tmp_path)
+    keys = tuple(dataclasses.replace(key, outlines=(right, crumb, left)) for key in made.key_slices)
+    report = built(dataclasses.replace(made, key_slices=keys))
+    regions = [node.GraphicData for node in nodes(report) if node.get("ValueType") == "SCOORD"]
+    assert {region[0] for region in regions[:1]} == {5.0}
+    assert sorted({region[0] for region in regions}) == [1.0, 5.0, 40.0]
 
 
 @pytest.mark.timeout(600)  # its style sheets take four seconds a report, on a machine that is not busy

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +34,67 @@ def received(number: int = 1, sender: str = "CT1", sop_class: str | None = None,
 
 
 def files(spool: Spool) -> list[str]:
-    return sorted(str(path.relative_to(spool.root)) for path in spool.root.rglob("*") if path.is_file())
+    """What is kept, without the marks of arrivals."""
+    found = (path.relative_to(spool.root) for path in spool.root.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != "arrivals")
+
+
+def age_marks(spool: Spool, seconds: float = 3600) -> None:
+    for mark in (spool.root / "arrivals").iterdir():
+        os.utime(mark, (time.time() - seconds, time.time() - seconds))
+
+
+def test_a_series_is_an_arrival_until_it_is_settled(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.store(received())
+    (arrival,) = spool.arrivals()
+    assert arrival == next(spool.series())
+    spool.settle(arrival)
+    assert list(spool.arrivals()) == [arrival], "an instance of it may be on its way to its name"
+    age_marks(spool)
+    spool.settle(arrival)
+    assert list(spool.arrivals()) == []
+    spool.store(received(2))
+    assert [each.folder for each in spool.arrivals()] == [arrival.folder]
+    # Another one comes in the very moment in which the mark is removed.
+    age_marks(spool)
+    rename = Path.rename
+
+    def interrupted(mark: Path, target: Path) -> Path:
+        mark.touch()
+        return rename(mark, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    spool.settle(arrival)
+    assert len(list(spool.arrivals())) == 1
+    assert list((spool.root / "incoming").iterdir()) == []
+
+
+def test_a_process_that_dies_before_the_name_has_announced_the_series(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.store(received())
+    age_marks(spool)
+    spool.settle(next(spool.arrivals()))
+    link = Path.hardlink_to
+
+    def dies(path: Path, target: Path) -> None:
+        link(path, target)
+        raise SystemExit
+
+    monkeypatch.setattr(Path, "hardlink_to", dies)
+    with pytest.raises(SystemExit):
+        spool.store(received(2))
+    (arrival,) = spool.arrivals()
+    assert len(spool.instances(arrival.folder)) == 2
+
+
+def test_what_was_announced_and_never_came_is_forgotten(spool: Spool) -> None:
+    (spool.root / "arrivals" / f"{STUDY}~{SERIES}").touch()
+    assert list(spool.arrivals()) == []
+    assert len(list((spool.root / "arrivals").iterdir())) == 1
+    age_marks(spool)
+    assert list(spool.arrivals()) == []
+    assert list((spool.root / "arrivals").iterdir()) == []
 
 
 def test_an_instance_lies_under_study_and_series(spool: Spool) -> None:

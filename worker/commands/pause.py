@@ -66,7 +66,7 @@ def resume() -> None:
 
 def _left(app: Application) -> str | None:
     """Say what is still to be done; None where that is nothing."""
-    spooled = {(each.study_uid, each.series_uid) for each in app.spool.series()}
+    arrivals = {each.series_uid for each in app.spool.arrivals()}
     with app.database.read() as session:
         exams = session.scalar(select(func.count()).where(Series.state.in_(_UNDER_WAY))) or 0
         unsent = session.scalar(
@@ -74,11 +74,11 @@ def _left(app: Application) -> str | None:
             if app.settings.destinations
             else select(func.count()).where(Delivery.state == DeliveryState.PENDING)
         ) or 0  # fmt: skip
-        known = set(session.scalars(select(Series.series_uid)))
+        known = set(session.scalars(select(Series.series_uid).where(Series.series_uid.in_(arrivals))))
         unsent += session.scalar(
             select(func.count()).where(Delivery.state == DeliveryState.PENDING, Delivery.object == RETRACTION)
         ) or 0  # fmt: skip
-    new = sum(series_uid not in known for _study, series_uid in spooled)
+    new = len(arrivals - known)
     if not exams + unsent + new:
         return None
     return f"{exams + new} exams are to be classified, {unsent} reports to be delivered."
