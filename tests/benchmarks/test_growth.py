@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from tests.benchmarks.conftest import Figures
 from tests.benchmarks.simulation import PATIENCE_SECONDS, StageTimes, breaking_point, plan
 from tests.installation import Installation
+from tests.plant import Plant
 from tests.servers import Orthanc, Postgres, Redis, need, wait_for
 from training.phantom import write_phantoms
 from worker import exams
@@ -214,6 +216,64 @@ def test_ten_million_slices_in_the_database(tmp_path: Path, figures: Figures) ->
     database.dispose()
     postgres.stop()
 
+
+def test_a_look_of_the_sweep_at_a_spool_that_grew(tmp_path: Path, figures: Figures) -> None:
+    postgres = Postgres(tmp_path / "pg")
+    postgres.start()
+    looks: dict[int, float] = {}
+    for count in (1_000, 100_000):
+        database = Database(postgres.new_database())
+        database.upgrade()
+        plant = Plant(tmp_path / f"data-{count}", database)
+        with database.write() as session:
+            for statement in _OLD:
+                session.execute(text(statement), {"exams": count})
+        for number in range(1, count + 1):
+            folder = plant.app.spool.folder(f"1.2.3.{number}", f"1.2.3.{number}.1")
+            folder.mkdir(parents=True)
+            (folder / f"1.2.3.{number}.1.1.dcm").touch()
+            os.utime(folder, (time.time() - 86400, time.time() - 86400))
+        walk = ticks(plant, partial(_has_walked, plant))
+        figures.add(
+            f"the walk through a spool of {count} series, at start and hourly", f"{walk:.1f} s",
+            "an hour", walk / 3600, at_least=None,
+        )  # fmt: skip
+        looks[count] = statistics.median(ticks(plant, lambda: True) for _ in range(ROUNDS))
+        database.dispose()
+    postgres.stop()
+    few, many = looks.values()
+    figures.add(
+        "one look of the sweep at 100000 old series", f"{many * 1000:.1f} ms",
+        f"twice that at 1000: {few * 2000:.1f} ms", many / (2 * few), at_least=False,
+    )  # fmt: skip
+
+
+def _has_walked(plant: Plant) -> bool:
+    return plant.sweep._assembly._walk is None
+
+
+def ticks(plant: Plant, done: Callable[[], bool]) -> float:
+    """Return for how many seconds the sweep looks until something is so."""
+    started = time.perf_counter()
+    plant.sweep.tick()
+    while not done():
+        plant.sweep.tick()
+    return time.perf_counter() - started
+
+
+# All are reported, and nothing is to be done.
+_OLD = (
+    """insert into studies (id, study_uid, patient_id, patient_name, accession_number, study_date, description,
+    created_at) select n, '1.2.3.' || n, 'P' || n, 'NAME^' || n, n, '20260101', 'CT CHEST', now()
+    from generate_series(1, :exams) n""",
+    """insert into series (id, study_id, series_uid, revision, state, patient_id, patient_issuer, patient_name, sender,
+    instance_count, urgent, received_at, last_instance_at, reported_at, attempts)
+    select n, n, '1.2.3.' || n || '.1', 1, 'reported', 'P' || n, '', 'NAME^' || n, 'CT1', 1, false,
+    now() - n * interval '1 minute', now() - n * interval '1 minute', now(), 1 from generate_series(1, :exams) n""",
+    """insert into instances (series_id, sop_uid, path, size, arrived_at) select n, '1.2.3.' || n || '.1.1',
+    'spool/series/1.2.3.' || n || '/1.2.3.' || n || '.1/1.2.3.' || n || '.1.1.dcm', 500000,
+    now() - n * interval '1 minute' from generate_series(1, :exams) n""",
+)
 
 # 20 exams wait, old and new, all others are reported. Numbers are drawn from that of the row: the same in every run.
 _GENERATE = (

@@ -18,6 +18,7 @@ from models.classifier import Classifier
 from models.verdict import silent_about_all
 from tests.honesty import material
 from tests.honesty.material import ShownExam
+from training.battery import MOST_NAMED, MOST_OVER_ALL, Count
 from training.calibration import UncalibratedError
 from training.dataset import LabelledSlices
 from training.fitting import Schedule
@@ -49,10 +50,17 @@ class Asked:
         named = sum(count for kind, count in self.named.items() if kind != "real CT")
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.named.items() if count and kind != "real CT")
         return (
-            f"| {self.name} | {self.silent or 'speaks'} | {_part(named, drawn)}{f': {kinds}' if kinds else ''} | "
+            f"| {self.name} | {self.silent or self._fate()} | {_part(named, drawn)}{f': {kinds}' if kinds else ''} | "
             f"{self.named['real CT']} of {self.unknowns['real CT']} | {_part(self.decided, self.known)} | "
             f"{_part(self.wrong, self.decided)} |"
         )
+
+    def _fate(self) -> str:
+        """What becomes of a bundle that speaks: these unknowns are of the kinds that its battery asks about."""
+        drawn = [Count(count, self.named[kind]) for kind, count in self.unknowns.items() if kind != "real CT"]
+        everything = Count(sum(each.asked for each in drawn), sum(each.wrong for each in drawn))
+        kept = all(each.wrong <= MOST_NAMED * each.asked for each in drawn)
+        return "speaks" if kept and everything.upper_bound <= MOST_OVER_ALL else "fails its battery: not active"
 
 
 def _part(count: int, of: int) -> str:
@@ -181,7 +189,8 @@ _PAGE = """# What a model names that it must not
 Written by `{command}`. All are asked about exams that none has seen, the same for all. Phantoms
 pass for patients here, each of them a patient of its own, for no public CT is labelled UIP or NSIP; real CT is of two
 lung cancer patients, two series each. Networks are MobileNetV2 on ImageNet's features, last layer, as `reticula train`
-has it. A bundle that speaks has still to pass its battery before it becomes active (`reticula models import`).
+has it. «Fails its battery» is said by its rule and these unknowns: such a bundle does not become active unless a person
+says `--despite "why"`.
 
 | bundle | | unknowns named UIP or NSIP | real CT named | exams with a verdict | of these wrong |
 | --- | --- | --- | --- | --- | --- |
