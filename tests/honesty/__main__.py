@@ -200,8 +200,7 @@ Exams with a verdict: of UIP and NSIP phantoms. Intervals are exact 95 % ones (C
 
 ## Wrong labels
 
-{sentences}
-- Labels that are all inverted from the beginning give a model that says the opposite. No figure shows it, for the
+{sentences}- Labels that are all inverted from the beginning give a model that says the opposite. No figure shows it, for the
   figures are of the same labels.
 - Before `reticula retrain` learns from labels it looks at them, and with more than one in ten suspect it trains nothing
   until a person confirms them; the rows above show what a retraining without that look leads to. None of these
@@ -214,7 +213,7 @@ def page(rows: Sequence[Asked], sentences: Sequence[str], command: str) -> str:
     return _PAGE.format(
         command=command,
         rows="\n".join(row.line() for row in rows),
-        sentences="\n".join(f"- {sentence}" for sentence in sentences),
+        sentences="".join(f"- {sentence}\n" for sentence in sentences),
     )
 
 
