@@ -200,8 +200,8 @@ Exams with a verdict: of UIP and NSIP phantoms. Intervals are exact 95 % ones (C
 
 ## Wrong labels
 
-{sentences}- Labels that are all inverted from the beginning give a model that says the opposite. No figure shows it, for the
-  figures are of the same labels.
+{sentences}- Labels that are all inverted from the beginning give a model that says the opposite. No figure
+  shows it, for the figures are of the same labels.
 - Before `reticula retrain` learns from labels it looks at them, and with more than one in ten suspect it trains nothing
   until a person confirms them; the rows above show what a retraining without that look leads to. None of these
   candidates becomes active by itself: `docs/promotion.md`.
