@@ -1,7 +1,7 @@
 """The fragments of an instance go into its message as they come: pynetdicom copies each of them five times on its way.
 
 All else goes pynetdicom's way: the command before them, a PDU of several items, and the end of the message, which is
-handed on as a last fragment without bytes. `tests/unit/test_reactor.py` fails where pynetdicom does otherwise.
+handed on as a last fragment without bytes. `pacs.inside` sees whether pynetdicom still does so.
 """
 
 import struct

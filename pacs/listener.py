@@ -22,6 +22,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from pacs import inside
 from pacs.acceptance import accepted
 from pacs.commitment import PUSH_MODEL, CommitmentService
 from pacs.counts import Counts, LocalCounts
@@ -107,7 +108,11 @@ class Listener:
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Listen in threads of its own. Raises ListenError where the address cannot be had."""
+        """Listen in threads of its own.
+
+        Raises ListenError where the address cannot be had, or pynetdicom is not as the listener knows it from inside.
+        """
+        inside.check()
         # pynetdicom's own handlers format every message that comes, for a log that nobody keeps.
         _config.LOG_HANDLER_LEVEL = "none"
         handlers = [

@@ -2,7 +2,7 @@
 
 An association has two threads. One reads and writes PDUs: `PromptSocket.ready` waits for the connection and for what is
 to be sent. The other serves messages: `wake_up` lets it wait for the next one. Nothing else of pynetdicom is changed;
-`tests/unit/test_reactor.py` fails where a new version no longer has the loops that this rests on.
+`pacs.inside` sees whether a new version still has the loops that this rests on.
 """
 
 import os
