@@ -6,6 +6,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from pacs.durable import write_whole
 from pacs.report import SR_CLASSES
 from pacs.spool import ReceivedInstance, Stored
 
@@ -26,9 +27,7 @@ class Archive:
         if path.exists():
             return Stored.DUPLICATE
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_bytes(instance.content)
-        temporary.replace(path)
+        write_whole(path, instance.content)
         return Stored.NEW
 
     def objects(self, study_uid: str, sop_classes: Container[str]) -> list[tuple[Path, Dataset]]:

@@ -134,7 +134,9 @@ class Assembly:
         new = known.new(instances)
         if not new and (known.series is None or known.series.state != State.RECEIVING):
             return True
-        header = self._header(new) if known.series is None else None
+        # What is read of files is read before the lock is taken.
+        due = known.series is None or self._criterion(spooled, known.series, new, now()) is not None
+        head = _first_head(new) if due else None
         with self._database.write() as session:
             # Another sweep may have been here since: only what is seen under the lock counts.
             seen, known = known, _known(session, spooled, lock=True)
@@ -146,15 +148,15 @@ class Assembly:
                     # Taken back for late instances that have gone again.
                     exams.queue(session, known.series, Completeness.QUIET_PERIOD)
                 return False
-            series = self._receiving(session, spooled, known.series, new, header)
+            series = self._receiving(session, spooled, known.series, new, head)
             if series is None:
                 return False
             here = known.sop_uids.union(instance.sop_uid for instance in new)
             series.instance_count = len(here - exams.rejected_instances(session, spooled.study_uid))
             series.last_instance_at = max(series.last_instance_at, new[-1].arrived)
-            criterion = self._criterion(series, new, now())
-            if criterion is not None:
-                self._close(session, series, new, criterion)
+            criterion = self._criterion(spooled, series, new, now())
+            if criterion is not None and due:
+                self._close(session, series, new, criterion, head)
         return False
 
     def _receiving(
@@ -163,11 +165,13 @@ class Assembly:
         spooled: SpooledSeries,
         series: Series | None,
         new: list[SpooledInstance],
-        header: "_Head | None",
+        head: "_Head | None",
     ) -> Series | None:
         """Return the revision that takes the new instances, made where need be; None while a worker has the exam."""
         if series is None:
-            series = _first_revision(session, spooled, new, header)
+            if head is not None:
+                head = replace(head, header=self._identities.header(head.header))
+            series = _first_revision(session, spooled, new, head)
             session.add(series)
             return series
         if series.state == State.RECEIVING:
@@ -182,11 +186,13 @@ class Assembly:
         session.add(following)
         return following
 
-    def _criterion(self, series: Series, new: list[SpooledInstance], moment: datetime) -> Completeness | None:
+    def _criterion(
+        self, spooled: SpooledSeries, series: Series, new: list[SpooledInstance], moment: datetime
+    ) -> Completeness | None:
         listener = self._settings.listener
         quiet = moment - new[-1].arrived
         if self._expectations is not None and quiet >= timedelta(seconds=listener.settled_seconds) / 2:
-            expected = self._expectations.count(series.study.study_uid, series.series_uid)
+            expected = self._expectations.count(spooled.study_uid, spooled.series_uid)
             series.expected_count = expected if expected is not None else series.expected_count
             settled = quiet >= timedelta(seconds=listener.settled_seconds)
             if settled and expected is not None and series.instance_count >= expected > 0:
@@ -197,7 +203,14 @@ class Assembly:
             return Completeness.MAXIMUM_WAIT
         return None
 
-    def _close(self, session: Session, series: Series, new: list[SpooledInstance], criterion: Completeness) -> None:
+    def _close(
+        self,
+        session: Session,
+        series: Series,
+        new: list[SpooledInstance],
+        criterion: Completeness,
+        head: "_Head | None",
+    ) -> None:
         session.flush()
         root = self._settings.data_dir
         rows: list[dict[str, Any]] = [
@@ -211,18 +224,16 @@ class Assembly:
             for instance in new
         ]
         session.execute(insert(Instance), rows)
-        series.urgent = series.urgent or self._goes_ahead(series, new)
+        series.urgent = series.urgent or self._goes_ahead(series, head)
         exams.queue(session, series, criterion)
         logger.info("Series %s is complete (%s): %d instances.", series.series_uid, criterion, series.instance_count)
 
-    def _goes_ahead(self, series: Series, new: list[SpooledInstance]) -> bool:
+    def _goes_ahead(self, series: Series, head: "_Head | None") -> bool:
         """Whether a rule puts the exam ahead, now that it is known how many slices it has."""
-        found = _first_header(new)
+        if head is None:
+            return False
         try:
-            return (
-                found is not None
-                and self._rules.scope(replace(found.facts, slices=series.instance_count)).urgent_by is not None
-            )
+            return self._rules.scope(replace(head.facts, slices=series.instance_count)).urgent_by is not None
         except SettingsError as error:  # it is no reason to let the exam wait
             logger.warning("%s Series %s goes without its place ahead.", error, series.series_uid)
             return False
@@ -247,11 +258,6 @@ class Assembly:
                     reason = "Its files are not in the spool any more: send the series again."
                     exams.end(session, series, State.REJECTED, "missing_files", reason)
 
-    def _header(self, instances: list[SpooledInstance]) -> "_Head | None":
-        """Return what SQL keeps of the header of new instances, and what rules ask of them."""
-        found = _first_header(instances)
-        return None if found is None else replace(found, header=self._identities.header(found.header))
-
 
 def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
     query = (
@@ -271,7 +277,7 @@ def _known(session: Session, spooled: SpooledSeries, *, lock: bool) -> _Known:
     )
 
 
-def _first_header(instances: list[SpooledInstance]) -> "_Head | None":
+def _first_head(instances: list[SpooledInstance]) -> "_Head | None":
     """Return the header and the facts of the first instance that tells them."""
     for instance in instances[:8]:
         try:

@@ -1,10 +1,6 @@
 """What an audit trail keeps of processes that need no database: a file an event, until the sweep has it in SQL."""
 
-import json
 import logging
-import uuid
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pacs.commitment import CommitmentResult, Requestor
-from pacs.durable import write_synced
+from pacs.durable import Mailbox
 from pacs.intake import Happening
 from worker.database import Database, now
 from worker.tables import AuditEvent
@@ -26,7 +22,7 @@ class Journal:
     """Events in `folder` that are not in SQL yet."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._mailbox = Mailbox(folder, _read, "event of the audit trail")
 
     def witness(self, happening: Happening) -> None:
         """Keep what a listener has seen. A disk that does not take it stops nobody from working."""
@@ -60,37 +56,31 @@ class Journal:
             "detail": detail,
         }
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            temporary = self._folder / f".{uuid.uuid4().hex}"
-            write_synced(temporary, json.dumps(event).encode())
-            temporary.rename(self._folder / f"{uuid.uuid4().hex}.json")
+            self._mailbox.put(event)
         except OSError as error:
             logger.error("An event of the audit trail is lost (%s): %s", error.strerror, event)  # noqa: TRY400
 
     def collect(self, database: Database) -> int:
         """Bring what is kept into SQL, once each, and return how many. Raises UnavailableError."""
-        found = list(self._events())
+        found = list(self._mailbox.letters(_AT_ONCE))
         if not found:
             return 0
         with database.write() as session:
-            known = set(session.scalars(select(AuditEvent.uid).where(AuditEvent.uid.in_([uid for uid, *_ in found]))))
+            query = select(AuditEvent.uid).where(AuditEvent.uid.in_([each.name for each in found]))
+            known = set(session.scalars(query))
             session.add_all(
-                AuditEvent(uid=uid, **event)
-                for uid, _path, event in sorted(found, key=lambda each: each[2]["at"])
-                if uid not in known
+                AuditEvent(uid=each.name, **each.content)
+                for each in sorted(found, key=lambda each: each.content["at"])
+                if each.name not in known
             )
-        for _uid, path, _event in found:
-            path.unlink(missing_ok=True)
+        for each in found:
+            each.remove()
         return len(found)
 
-    def _events(self) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-        with suppress(FileNotFoundError):
-            for path in sorted(self._folder.glob("*.json"))[:_AT_ONCE]:
-                try:
-                    event = json.loads(path.read_bytes())
-                    event["at"] = datetime.fromisoformat(event["at"])
-                except (ValueError, KeyError, TypeError):  # not written by us
-                    logger.warning("%s is no event of the audit trail: it is set aside.", path.name)
-                    path.rename(path.with_suffix(".odd"))
-                    continue
-                yield path.stem, path, event
+
+def _read(content: Any) -> dict[str, Any]:
+    return {
+        "at": datetime.fromisoformat(content["at"]),
+        "detail": dict(content["detail"]),
+        **{name: str(content[name]) for name in ("actor", "action", "subject")},
+    }

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, open_bundle
 from models.errors import BundleError
+from pacs.durable import sync_folder
 from worker import audit
 from worker.database import Database, now
 from worker.errors import NotFoundError, WorkerError
@@ -267,6 +268,7 @@ class Registry:
             if open_bundle(workshop).sha256 != bundle.sha256:
                 raise BundleError(f"{bundle.folder} changed while it was copied.")
             workshop.rename(target)
+            sync_folder(target.parent)
         except OSError as error:
             if not target.is_dir():  # another import was faster
                 raise WorkerError(f"The bundle cannot be copied to {target}: {error.strerror}.") from error

@@ -1,7 +1,6 @@
 """What is sent: made once from what SQL holds and the key slices, stored as files that never change."""
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pacs.codes import Language
-from pacs.durable import sync_folder, write_synced
+from pacs.durable import write_whole
 from pacs.elements import text
 from pacs.errors import Rejected, Retry
 from pacs.facts import read_facts
@@ -95,7 +94,9 @@ class ReportStore:
             made = self._make(session, series, sop_class_uid, name)
             path = Path("reports") / series.series_uid / f"{made.sop_uid}.dcm"
         try:
-            _write(self._data_dir / path, made.content)
+            target = self._data_dir / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, made.content)
         except OSError as error:
             raise NotAtHandError(f"The report cannot be written to {path}: {error.strerror}.") from error
         try:
@@ -293,18 +294,6 @@ def _need_guarded(row: Classification | None) -> None:
             "not_reportable",
             "It was classified by an earlier version, which said more than it knew: 'reticula exams reprocess' it.",
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        write_synced(temporary, content)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _built(name: str, material: "Material") -> Document:

@@ -69,9 +69,12 @@ def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -
 
     What a destination has taken stays there. Raises NotFoundError, WorkerError while a worker has it.
     """
+    with database.read() as session:
+        study_uid = exams.latest(session, series_uid).study.study_uid
+    beside = _laid_aside(data_dir, study_uid)  # files are read before the lock is taken: there may be very many
     with database.write() as session:
         series = exams.latest(session, series_uid, lock=True)
-        study_uid, study_id = series.study.study_uid, series.study_id
+        study_id = series.study_id
         if series.state == State.CLASSIFYING:
             raise WorkerError(f"Series {series_uid} is {series.state}: wait until it is done.")
         ids = select(Series.id).where(exams.of_the_series(series))
@@ -94,9 +97,9 @@ def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -
         uids = {path.stem.partition(VERSION_MARK)[0] for path in paths}
         others = select(Series.id).where(Series.study_id == study_id, Series.series_uid != series_uid).limit(1)
         whole_study = session.scalar(others) is None
-        conflicts, aside = (list((data_dir / "spool" / name).glob("*/*.dcm")) for name in ("conflicts", "aside"))
+        conflicts = (data_dir / "spool" / "conflicts").glob("*/*.dcm")
         paths.extend(path for path in conflicts if path.stem.partition(VERSION_MARK)[0] in uids)
-        paths.extend(path for path in aside if _belongs(path, study_uid, None if whole_study else series_uid))
+        paths.extend(path for path, of_series in beside if whole_study or of_series == series_uid)
         # Files first: where this is cut short, the rows still name what is left, and it can be asked for again.
         _remove(paths)
         shutil.rmtree(data_dir / "reports" / series_uid, ignore_errors=True)
@@ -169,13 +172,17 @@ def _old_files(session: Session, series: Series, data_dir: Path, before: datetim
     return found
 
 
-def _belongs(path: Path, study_uid: str, series_uid: str | None) -> bool:
-    """Whether an instance is of a study, and where a series is named, of that series."""
-    try:
-        head = read_head(path, ["StudyInstanceUID", "SeriesInstanceUID"])
-    except Exception:  # pydicom raises whatever it likes on garbage
-        return False
-    return head.get("StudyInstanceUID") == study_uid and series_uid in (None, head.get("SeriesInstanceUID"))
+def _laid_aside(data_dir: Path, study_uid: str) -> list[tuple[Path, str]]:
+    """Return what was laid aside of a study, with the series UID of each file."""
+    found = []
+    for path in (data_dir / "spool" / "aside").glob("*/*.dcm"):
+        try:
+            head = read_head(path, ["StudyInstanceUID", "SeriesInstanceUID"])
+        except Exception:  # pydicom raises exceptions of any kind on garbage
+            continue
+        if head.get("StudyInstanceUID") == study_uid:
+            found.append((path, str(head.get("SeriesInstanceUID"))))
+    return found
 
 
 def _remove(paths: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ Until a series is queued the spool is the truth: a sweep that starts with an emp
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -35,6 +36,31 @@ WAKE_AGAIN = timedelta(seconds=15)
 _HOUSEKEEPING_SECONDS = 3600.0
 
 
+class Step:
+    """A part of what a sweep does, with a complaint of its own: it is logged when it changes, and when it has gone."""
+
+    def __init__(self, name: str, work: Callable[[], object]) -> None:
+        self._name, self._work = name, work
+        self._complaint = ""
+
+    def take(self) -> None:
+        """Do the work. What stands in its way is logged once, and tried again the next time."""
+        complaint = ""
+        try:
+            self._work()
+        except UnavailableError as error:
+            complaint = str(error)
+            if complaint != self._complaint:
+                logger.warning("%s The step '%s' of the sweep goes on trying.", complaint, self._name)
+        except Exception as error:  # a step that fails must not end the sweep: the others, and the next tick, go on
+            complaint = said(error)
+            if complaint != self._complaint:
+                logger.exception("The step '%s' of the sweep failed; it is tried again.", self._name)
+        if self._complaint and not complaint:
+            logger.info("The step '%s' of the sweep works again.", self._name)
+        self._complaint = complaint
+
+
 class Sweep:
     """One sweep; several at once do no harm, but one is enough."""
 
@@ -60,36 +86,35 @@ class Sweep:
         self._journal, self._commitments, self._assembly = journal, commitments, assembly
         self._work_switch, self._audit_relay, self._notes = work_switch, audit_relay, notes
         self._next_housekeeping = self._next_challenge = 0.0
-        self._complaint = ""
+        self._steps: tuple[Step, ...] = (
+            Step("assembly", self._assembly.assemble),
+            Step("rejection notes", self._notes.collect),
+            Step("series without files", self._assembly.end_empty),
+            Step("leases of exams", self._release_exams),
+            Step("leases of retrainings", self._release_retrainings),
+            Step("notices", self._drop_notices),
+            Step("waking workers", self._wake),
+            Step("audit trail", partial(self._journal.collect, self._database)),
+            Step("storage commitment", self._commit),
+            Step("audit repository", self._relay),
+            Step("housekeeping", self._keep_house),
+        )
 
     def tick(self) -> None:
-        """Do everything once. A database or broker that is away is logged, once, and tried again by the next tick."""
-        complaint = ""
-        for step in (
-            self._assembly.assemble, self._notes.collect, self._release, self._wake, self._collect, self._relay,
-            self._keep_house,
-        ):  # fmt: skip
-            try:
-                step()
-            except UnavailableError as error:
-                complaint = str(error)
-            except Exception as error:  # a step that fails must not end the sweep: the others, and the next tick, go on
-                complaint = said(error)
-                if complaint != self._complaint:
-                    logger.exception("A step of the sweep failed.")
-        if complaint and complaint != self._complaint:
-            logger.warning("%s The sweep goes on trying.", complaint)
-        elif self._complaint and not complaint:
-            logger.info("Database and broker are back.")
-        self._complaint = complaint
+        """Do every step once. One that fails is tried again by the next tick, and stops none of the others."""
+        for step in self._steps:
+            step.take()
 
-    def _release(self) -> None:
-        self._assembly.end_empty()
+    def _release_exams(self) -> None:
         released = exams.release_expired(self._database)
         if released:
             logger.warning("%d exams were taken back from workers that died or hung.", released)
+
+    def _drop_notices(self) -> None:
         with self._database.write() as session:
             notices.drop(session)
+
+    def _release_retrainings(self) -> None:
         if training_runs.release_expired(self._database):
             logger.warning("A retraining was taken back from a process that died or hung.")
 
@@ -129,8 +154,7 @@ class Sweep:
         if found is not None:
             self._broker.wake(CLASSIFY)
 
-    def _collect(self) -> None:
-        self._journal.collect(self._database)
+    def _commit(self) -> None:
         self._commitments.collect(partial(outbox.settle_commitment, self._database))
 
     def _relay(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pacs.durable import write_synced
+from pacs.durable import write_whole
 from worker.database import now
 
 
@@ -30,10 +30,7 @@ class Switch:
         """Stop it; whoever was first is kept. Raises OSError."""
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            temporary = self.path.with_name(f".{self.path.name}")
-            temporary.unlink(missing_ok=True)
-            write_synced(temporary, json.dumps({"actor": actor, "since": now().isoformat()}).encode())
-            temporary.rename(self.path)
+            write_whole(self.path, json.dumps({"actor": actor, "since": now().isoformat()}).encode())
 
     def resume(self) -> bool:
         """Let it go on; False where it was not stopped. Raises OSError."""

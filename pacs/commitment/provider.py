@@ -1,14 +1,13 @@
 """We are asked to commit: a request is on disk before it is answered, and its result goes out until it has arrived."""
 
-import json
 import logging
 import ssl
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -26,7 +25,7 @@ from pacs.commitment.messages import (
     Reference,
 )
 from pacs.commitment.outlet import Outlet
-from pacs.durable import sync_folder, write_synced
+from pacs.durable import Mailbox, sync_folder
 from pacs.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,12 @@ class _Pending:
     next_at: float = 0.0
 
 
+def _read(kept: Any) -> tuple[CommitmentRequest, Requestor, float]:
+    references = tuple(Reference(**each) for each in kept["references"])
+    request = CommitmentRequest(str(kept["transaction_uid"]), references)
+    return request, Requestor(**kept["requestor"]), float(kept["asked_at"])
+
+
 class CommitmentProvider:
     """Answers for what lies in the spool.
 
@@ -76,7 +81,8 @@ class CommitmentProvider:
         tls: ssl.SSLContext | None = None,
         told: Callable[[Requestor, CommitmentResult], None] = lambda _requestor, _result: None,
     ) -> None:
-        self._spool, self._folder, self._ae_title = spool, folder, ae_title
+        self._spool, self._ae_title = spool, ae_title
+        self._mailbox = Mailbox(folder, _read, "request for storage commitment")
         self._ports, self._tls, self._told = ports, tls, told
         self._lock = threading.Lock()
         self._pending: list[_Pending] = []
@@ -85,18 +91,10 @@ class CommitmentProvider:
 
     def start(self) -> None:
         """Take up what an earlier process left, and answer in a thread of its own."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        for path in sorted(self._folder.glob("*.json")):
-            try:
-                kept = json.loads(path.read_bytes())
-                references = tuple(Reference(**each) for each in kept["references"])
-                request = CommitmentRequest(kept["transaction_uid"], references)
-                pending = _Pending(path, Requestor(**kept["requestor"]), request, float(kept["asked_at"]))
-            except (ValueError, KeyError, TypeError):
-                logger.warning("%s is no request for storage commitment: it is set aside.", path.name)
-                path.rename(path.with_suffix(".odd"))
-                continue
-            self._pending.append(pending)
+        self._mailbox.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for letter in self._mailbox.letters():
+            request, requestor, asked_at = letter.content
+            self._pending.append(_Pending(letter.path, requestor, request, asked_at))
         self._thread = threading.Thread(target=self._run, name="storage commitment", daemon=True)
         self._thread.start()
 
@@ -111,16 +109,8 @@ class CommitmentProvider:
         """Keep a request, durably; its result follows. False where too many wait already. Raises OSError."""
         if len(self._pending) >= _MOST_PENDING:
             return False
-        path = self._folder / f"{uuid.uuid4().hex}.json"
         asked_at = time.time()
-        content = asdict(request) | {"requestor": asdict(requestor), "asked_at": asked_at}
-        temporary = path.with_suffix(".new")
-        try:
-            write_synced(temporary, json.dumps(content).encode())
-            temporary.rename(path)
-            sync_folder(self._folder)
-        finally:
-            temporary.unlink(missing_ok=True)
+        path = self._mailbox.put(asdict(request) | {"requestor": asdict(requestor), "asked_at": asked_at})
         with self._lock:
             self._pending.append(_Pending(path, requestor, request, asked_at, Outlet.of(association)))
         self._wake.set()

@@ -1,5 +1,6 @@
 """Assembly and the way through the stages, in one process, on SQLite and PostgreSQL."""
 
+import logging
 import os
 import shutil
 import threading
@@ -15,6 +16,7 @@ from pydicom.uid import UID
 from sqlalchemy import select, update
 
 from pacs.archive import Archive
+from pacs.commitment import CommitmentResult, Reference
 from pacs.listener import Listener
 from pacs.report.reader import read_report
 from pacs.spool import Spool, SpooledSeries
@@ -27,7 +29,8 @@ from worker.broker import Broker
 from worker.database import Database, now
 from worker.listing import list_exams
 from worker.states import State
-from worker.tables import Series
+from worker.sweep import Step
+from worker.tables import AuditEvent, Series
 
 
 @pytest.fixture
@@ -426,3 +429,45 @@ def test_states_are_those_of_the_contract() -> None:
 
 def test_a_spool_that_is_empty_is_no_trouble(tmp_path: Path) -> None:
     assert list(Spool(tmp_path / "nothing").series()) == []
+
+
+def test_what_stops_one_step_stops_no_other(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Odd files in the mailboxes are set aside, once; a step that fails says so once, and when it works again."""
+    for name in ("journal", "commitments/results"):
+        folder = plant.settings.data_dir / name
+        (folder / "0.json").mkdir(parents=True)  # what nobody can read as a file
+        for number, content in enumerate(("[]", "{", '{"at": 5}', '{"transaction_uid": []}', "\xff"), start=1):
+            (folder / f"{number}.json").write_bytes(content.encode("latin-1"))
+    plant.app.journal.note("ana", "exams listed", "worklist")
+    plant.app.commitments.put(CommitmentResult("1.2.3", (Reference("1.2", "1.2.4"),)))
+    settled: list[str] = []
+
+    def settle(_database: Database, result: CommitmentResult) -> bool:
+        settled.append(result.transaction_uid)
+        return True
+
+    monkeypatch.setattr("worker.sweep.outbox.settle_commitment", settle)
+    trouble = [OSError("the disk is away")] * 3
+
+    def forget() -> None:
+        if trouble:
+            raise trouble.pop()
+
+    monkeypatch.setattr(plant.app.broker, "tidy", forget)
+    sweep = plant.app.sweep()
+    sweep._steps = (Step("odd", plant.app.broker.tidy), *sweep._steps)
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            sweep.tick()
+    assert settled == ["1.2.3"]
+    with plant.database.read() as session:
+        assert session.scalar(select(AuditEvent.actor).where(AuditEvent.action == "exams listed")) == "ana"
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("is no event of the audit trail: it is set aside" in line for line in said) == 6
+    assert sum("is no result of a storage commitment: it is set aside" in line for line in said) == 6
+    assert [line for line in said if "'odd'" in line] == [
+        "The step 'odd' of the sweep failed; it is tried again.", "The step 'odd' of the sweep works again.",
+    ]  # fmt: skip
+    assert not list(plant.settings.data_dir.glob("*/*.json"))

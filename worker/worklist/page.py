@@ -1,12 +1,12 @@
 """The worklist as one HTML file that needs nothing else: no script, no picture, no other file."""
 
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from html import escape
 from pathlib import Path
 
 from pacs.codes import Language, reason_value, short_name, translation
+from pacs.durable import write_whole
 from pacs.meanings import PRIVATE_SCHEME
 from worker.summary.wording import WORDING, day, percent
 from worker.worklist.entries import Entry, Worklist
@@ -140,12 +140,7 @@ def draw_page(worklist: Worklist, language: Language, moment: datetime, window: 
 
 def write_page(path: Path, worklist: Worklist, language: Language, window: Window) -> None:
     """Write the page so that whoever opens it finds the old one or the new one, whole. Raises OSError."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(draw_page(worklist, language, datetime.now(UTC), window), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, draw_page(worklist, language, datetime.now(UTC), window).encode())
 
 
 def _row(entry: Entry, language: Language, moment: datetime) -> str:
