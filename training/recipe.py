@@ -273,7 +273,7 @@ class Run:
             schedule = replace(
                 schedule, selectable_from=schedule.epochs - min(recipe.views.full_epochs, schedule.epochs) + 1
             )
-        machine = Machine(device, autocast=True)
+        machine = Machine.for_whole_networks(device)
         return WholeNetworkLearner(
             self._network, data, self.preprocessing, schedule, recipe.views, machine, weighted=weighted
         )

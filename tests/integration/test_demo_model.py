@@ -42,8 +42,8 @@ def test_nine_of_ten_unseen_phantoms_are_right(tmp_path: Path) -> None:
     description = Classifier.open(demo_bundle()).bundle.description
     assert f"--seed {UNSEEN}" not in str(description)
     assert f"--seed {SEED} " not in str(description)
-    said = verdicts(tmp_path, UNSEEN, 40, DISEASES)
-    assert Counter(truth for truth, _said in said) == {"UIP": 20, "NSIP": 20}
+    said = verdicts(tmp_path, UNSEEN, 20, DISEASES)
+    assert Counter(truth for truth, _said in said) == {"UIP": 10, "NSIP": 10}
     right = sum(truth == each.verdict for truth, each in said)
     decided = [(truth, each) for truth, each in said if each.verdict != INDETERMINATE]
     assert right >= 0.9 * len(decided), Counter((truth, each.verdict) for truth, each in said)
@@ -51,13 +51,16 @@ def test_nine_of_ten_unseen_phantoms_are_right(tmp_path: Path) -> None:
 
 
 def test_what_it_does_not_know_stays_indeterminate_with_the_reason(tmp_path: Path) -> None:
-    """A hundred phantoms without the disease or with another one; of consolidation training saw nothing."""
+    """Phantoms without the disease or with another one; of consolidation training saw nothing.
+
+    A small sample: `python -m tests.honesty` asks about many.
+    """
     description = Classifier.open(demo_bundle()).bundle.description
     assert "consolidation" not in str(description.data["limits"])
-    said = verdicts(tmp_path, UNSEEN + 50, 104, OTHERS)
-    assert Counter(condition for condition, _said in said) == dict.fromkeys(OTHERS, 26)
+    said = verdicts(tmp_path, UNSEEN + 50, 40, OTHERS)
+    assert Counter(condition for condition, _said in said) == dict.fromkeys(OTHERS, 10)
     named = Counter((condition, each.verdict) for condition, each in said if each.verdict != INDETERMINATE)
-    assert sum(named.values()) <= 5, named
+    assert sum(named.values()) <= 2, named
     assert all(each.reason_code in ("unfamiliar", "undecided") for _c, each in said if each.verdict == INDETERMINATE)
 
 

@@ -180,3 +180,15 @@ def test_views_stay_over_the_lungs_and_fill_with_air() -> None:
     assert views.shape == (6, 1, 64, 64)
     assert (views.mean(dim=(1, 2, 3)) > -700).all()
     assert views.min() >= -1024 - 41
+
+
+@pytest.mark.parametrize("capabilities", [["FP32"], ["FP32", "BF16"]])
+def test_bfloat16_is_taken_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str]
+) -> None:
+    class Core:
+        def get_property(self, *_asked: str) -> list[str]:
+            return capabilities
+
+    monkeypatch.setattr("training.fitting.openvino.Core", Core)
+    assert Machine.for_whole_networks(CPU).autocast == ("BF16" in capabilities)
