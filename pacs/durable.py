@@ -31,23 +31,25 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place, whole and durable, whether or not one is there. Raises OSError, and leaves nothing then.
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Put a file in its place, whole, whether or not one is there; its folder exists.
 
-    The folder exists.
+    Raises OSError: either nothing was changed, or only the sync of the folder failed. Without `durable` the folder is
+    not synced, which some network file systems refuse.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
         write_synced(temporary, content)
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Letter(Generic[T]):
-    """What one file of a mailbox says; `name` is its own."""
+    """A note that was read from a mailbox. name: of its file, without the extension."""
 
     name: str
     path: Path
@@ -62,7 +64,7 @@ class Mailbox(Generic[T]):
     """A folder by which processes leave each other notes in JSON, one file each, without a database.
 
     read: turns what a file says into a T; it raises ValueError, KeyError or TypeError where somebody else wrote it.
-    Such a file is set aside with a warning, so that it stops nobody. what: how the warning calls a note.
+    Such a file is set aside with a warning, so that it stops nobody. what: the warning's word for a note.
     """
 
     def __init__(self, folder: Path, read: Callable[[Any], T], what: str) -> None:
@@ -82,12 +84,15 @@ class Mailbox(Generic[T]):
         for path in waiting[:at_once]:
             try:
                 letter = Letter(path.stem, path, self._read(json.loads(path.read_bytes())))
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError, OSError):  # a folder, a file of another user, somebody else's text
+            except (ValueError, KeyError, TypeError, IsADirectoryError):
                 self._set_aside(path)
-                continue
-            yield letter
+            except PermissionError as error:
+                logger.warning("%s cannot be read: %s. It stays where it is.", path.name, error.strerror)
+                self._stuck.add(path)
+            except OSError:
+                continue  # another process took it; or the disk is in trouble, and the next look finds it
+            else:
+                yield letter
 
     def _set_aside(self, path: Path) -> None:
         logger.warning("%s is no %s: it is set aside.", path.name, self._what)

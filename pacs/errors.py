@@ -14,8 +14,10 @@ PacsError
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pydicom.dataset import Dataset
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset  # every command imports this module, and few of them read DICOM
 
 
 class PacsError(Exception):
@@ -45,7 +47,7 @@ class QueryError(PacsError):
 class PartlyRead(QueryError):
     """An archive handed over a part of what was asked for: `datasets`."""
 
-    def __init__(self, sentence: str, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, sentence: str, datasets: "Sequence[Dataset]") -> None:
         super().__init__(sentence)
         self.datasets = tuple(datasets)
 

@@ -5,7 +5,7 @@ without a word, so the listener does not start on one. Whoever adapts it reads t
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,17 +17,17 @@ from pacs.errors import ListenError
 
 @dataclass(frozen=True)
 class Reliance:
-    """A function and the texts that its source has, in their order."""
+    """A function of `owner`, and the texts that its source has, in their order."""
 
+    owner: Any
     name: str
-    function: Callable[..., Any]
     texts: tuple[str, ...]
 
     def holds(self) -> bool:
-        """Whether the source still has them."""
+        """Whether the function is there, and its source still has the texts."""
         try:
-            source = inspect.getsource(self.function)
-        except (OSError, TypeError):  # installed without its source: nobody can tell
+            source = inspect.getsource(getattr(self.owner, self.name))
+        except (AttributeError, OSError, TypeError):  # gone, or installed without its source: nobody can tell
             return False
         place = 0
         for text in self.texts:
@@ -37,38 +37,35 @@ class Reliance:
         return True
 
 
-def reliances() -> tuple[Reliance, ...]:
-    """Return what is relied on, as it is now."""
-    provider, messages = dul.DULServiceProvider, dimse.DIMSEServiceProvider
-    of_message = dimse_messages.DIMSEMessage
-    sources: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
-        # The loops that wait.
-        (provider.run_reactor, ("self._process_recv_primitive()", "self._is_transport_event()")),
-        (provider.run_reactor, ("time.sleep(self._run_loop_delay)",)),
-        (provider._is_transport_event, ("self.socket.ready",)),  # noqa: SLF001
-        (provider.send_pdu, ("self.to_provider_queue.put",)),
-        (
-            association.Association._run_reactor,  # noqa: SLF001
-            ("self.dimse.get_msg(block=False)", "is_release_requested", "is_aborted"),
-        ),
-        (acse.ACSE.is_aborted, ("self.dul.peek_next_pdu()",)),
-        (messages.get_msg, ("self.msg_queue.get",)),
-        (transport.RequestHandler._create_association, ("assoc.set_socket(sock)",)),  # noqa: SLF001
-        # How a message is put together.
-        (provider._read_pdu_data, ("self.socket.recv(6)", "self.socket.recv(pdu_length)")),  # noqa: SLF001
-        (provider._read_pdu_data, ("self._decode_pdu", "self.event_queue.put(event)", "_recv_pdu.put(")),  # noqa: SLF001
-        (provider._is_transport_event, ("self._read_pdu_data()",)),  # noqa: SLF001
-        (fsm.DT_2, ("dul._recv_pdu.get(False)",)),
-        (messages.receive_primitive, ("self.message.message_to_primitive()", "self.message = None")),
-        (of_message.decode_msg, ("self.__class__ = _MESSAGE_TYPES[",)),
-        (of_message.decode_msg, ("self.data_set).write(data[1:])",)),
-    )
-    return tuple(Reliance(function.__qualname__, function, texts) for function, texts in sources)
+_PROVIDER, _MESSAGES = dul.DULServiceProvider, dimse.DIMSEServiceProvider
+_MESSAGE = dimse_messages.DIMSEMessage
+RELIANCES = (
+    # The loops that wait.
+    Reliance(_PROVIDER, "run_reactor", ("self._process_recv_primitive()", "self._is_transport_event()")),
+    Reliance(_PROVIDER, "run_reactor", ("time.sleep(self._run_loop_delay)",)),
+    Reliance(_PROVIDER, "_is_transport_event", ("self.socket.ready",)),
+    Reliance(_PROVIDER, "send_pdu", ("self.to_provider_queue.put",)),
+    Reliance(
+        association.Association, "_run_reactor",
+        ("self.dimse.get_msg(block=False)", "is_release_requested", "is_aborted"),
+    ),
+    Reliance(acse.ACSE, "is_aborted", ("self.dul.peek_next_pdu()",)),
+    Reliance(_MESSAGES, "get_msg", ("self.msg_queue.get",)),
+    Reliance(transport.RequestHandler, "_create_association", ("assoc.set_socket(sock)",)),
+    # How a message is put together.
+    Reliance(_PROVIDER, "_read_pdu_data", ("self.socket.recv(6)", "self.socket.recv(pdu_length)")),
+    Reliance(_PROVIDER, "_read_pdu_data", ("self._decode_pdu", "self.event_queue.put(event)", "_recv_pdu.put(")),
+    Reliance(_PROVIDER, "_is_transport_event", ("self._read_pdu_data()",)),
+    Reliance(fsm, "DT_2", ("dul._recv_pdu.get(False)",)),
+    Reliance(_MESSAGES, "receive_primitive", ("self.message.message_to_primitive()", "self.message = None")),
+    Reliance(_MESSAGE, "decode_msg", ("self.__class__ = _MESSAGE_TYPES[",)),
+    Reliance(_MESSAGE, "decode_msg", ("self.data_set).write(data[1:])",)),
+)  # fmt: skip
 
 
 def changes() -> list[str]:
-    """Return the names of what is no longer as it was; empty where everything is."""
-    return sorted({*(each.name for each in reliances() if not each.holds()), *_other_changes()})
+    """Return the names of the parts that have changed."""
+    return sorted({*(each.name for each in RELIANCES if not each.holds()), *_other_changes()})
 
 
 def _other_changes() -> Iterator[str]:
@@ -80,7 +77,7 @@ def _other_changes() -> Iterator[str]:
         yield "fsm.TRANSITION_TABLE"
     try:
         makes = inspect.getsource(dimse_messages.DIMSEMessage.message_to_primitive).splitlines()
-    except OSError:
+    except (AttributeError, OSError):
         makes = []
     given = [line.split("=")[0].strip() for line in makes if "primitive._" in line]
     if given != ["primitive._context_id", "primitive._dataset_path", "primitive._dataset_file"]:
@@ -92,7 +89,7 @@ def check() -> None:
     changed = changes()
     if changed:
         raise ListenError(
-            f"The inside of pynetdicom {version('pynetdicom')} is not the one that this listener was tested with "
+            f"The internals of pynetdicom {version('pynetdicom')} are not those that this listener was tested with "
             f"({', '.join(changed)} changed): install the version that Reticula names "
             "(pip install 'pynetdicom>=3.0.4,<3.1')."
         )

@@ -34,8 +34,7 @@ from pacs.series import CT_CLASSES
 # PS3.10 chapter 7.1: preamble and prefix, then (0002,0000), whose value is the length of the rest of the group.
 _META_LENGTH_AT = 128 + 4 + 8
 _STALE_SECONDS = 3600
-# An instance gets its name within this time after its series was announced, or its process is dead. For how long the
-# mark of an announcement stays, so that nobody removes it in between.
+# The mark of an announcement stays for this time at least, so that nobody removes it before its instance has a name.
 _ANNOUNCED_SECONDS = 60
 # Between the UID and the hash in the name of an instance whose UID was taken already: no UID holds it.
 VERSION_MARK = "~"
@@ -151,12 +150,12 @@ class Spool:
         try:
             write_synced(temporary, instance.content)
             if outcome is Stored.NEW:
-                self._announce(instance.study_uid, instance.series_uid)
+                self.announce(instance.study_uid, instance.series_uid)
             named = self._name(temporary, folder / name)
             if outcome is Stored.NEW:
-                self._announce(
-                    instance.study_uid, instance.series_uid
-                )  # naming may have taken longer than a mark stays
+                # Giving the name may have taken longer than a mark stays.
+                with suppress(OSError):
+                    self.announce(instance.study_uid, instance.series_uid)
             if named:
                 return outcome
             if _same_dataset(folder / name, instance.content):
@@ -220,14 +219,23 @@ class Spool:
         """Note that everything of a series is assembled; it is an arrival again when something comes."""
         self._forget(self._mark(series.study_uid, series.series_uid))
 
-    def _announce(self, study_uid: str, series_uid: str) -> None:
-        """Mark a series before an instance of it gets its name, so that no instance is ever without a mark."""
+    def forget_arrival(self, study_uid: str, series_uid: str) -> None:
+        """Remove the mark of a series that was erased."""
+        self._mark(study_uid, series_uid).unlink(missing_ok=True)
+
+    def announce(self, study_uid: str, series_uid: str) -> None:
+        """Mark a series before an instance of it gets its name, so that no instance is ever without a mark.
+
+        Where another user owns the folder there is no mark, and the walk finds the instance. Raises OSError.
+        """
         mark = self._mark(study_uid, series_uid)
-        try:
-            mark.touch(mode=0o640)
-        except FileNotFoundError:  # a spool that an earlier version made
-            self._make_folder(mark.parent)
-            mark.touch(mode=0o640)
+        with suppress(PermissionError):
+            try:
+                mark.touch(mode=0o640)
+            except FileNotFoundError:  # a spool that an earlier version made, or a folder that was tidied away
+                self._durable.discard(mark.parent)
+                self._make_folder(mark.parent)
+                mark.touch(mode=0o640)
 
     def _forget(self, mark: Path) -> None:
         """Remove a mark, unless it is young, or was made anew in the very moment."""
@@ -250,7 +258,7 @@ class Spool:
         try:
             with os.scandir(self.root / "arrivals") as entries:
                 return sorted(Path(entry.path) for entry in entries if _BETWEEN in entry.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return []
 
     def notes(self) -> list[Path]:
@@ -282,8 +290,8 @@ class Spool:
         Whoever asks has mostly just sent them: the arrivals come first, then the rest of the spool, the newest first.
         """
         left, found = set(sop_uids), dict[str, Path]()
-        for whole in (self.arrivals, self.series):
-            for series in sorted(whole() if left else (), key=lambda each: -each.changed_ns):
+        for look in (self.arrivals, self.series):
+            for series in sorted(look() if left else (), key=lambda each: -each.changed_ns):
                 if not left:
                     break
                 with suppress(FileNotFoundError):

@@ -74,7 +74,7 @@ class Machine:
     def for_whole_networks(cls, device: torch.device) -> "Machine":
         """Return the faster arithmetic: bfloat16 where the device multiplies it; emulated it takes ten times longer."""
         if device.type == "cuda":
-            return cls(device, autocast=torch.cuda.is_bf16_supported())
+            return cls(device, autocast=torch.cuda.is_bf16_supported(including_emulation=False))
         return cls(device, autocast="BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
     def run(self, module: nn.Module, inputs: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Assembly:
 
     def assemble(self) -> None:
         """Bring the rows up to date with what came since; at start and hourly with the whole spool, part by part."""
-        for spooled in self._open():
+        for spooled in self._unsettled():
             self._assemble_one(spooled)
         if self._walk is None and time.monotonic() >= self._next_walk:
             self._walk = self._spool.series()
@@ -89,16 +89,18 @@ class Assembly:
         walk, until = self._walk, time.monotonic() + _WALK_AT_ONCE_SECONDS
         self._walk = None  # it begins anew where a database that is away ends it here
         for spooled in walk:
-            self._assemble_one(spooled)
+            if not self._assemble_one(spooled):
+                self._spool.announce(spooled.study_uid, spooled.series_uid)  # each tick looks at it from now on
             if time.monotonic() >= until:
                 self._walk = walk
                 return
         self._next_walk = time.monotonic() + _WALK_SECONDS
 
-    def _assemble_one(self, spooled: SpooledSeries) -> None:
+    def _assemble_one(self, spooled: SpooledSeries) -> bool:
+        """Bring the rows up to date with one folder; False where something is left to do."""
         if self._settled.get(spooled.folder) == spooled.changed_ns:
             self._spool.settle(spooled)
-            return
+            return True
         try:
             settled = self._look_at(spooled)
         except UnavailableError:
@@ -108,12 +110,13 @@ class Assembly:
             if spooled.folder not in self._troubled:
                 self._troubled.add(spooled.folder)
                 logger.exception("Series %s cannot be assembled; it is tried again.", spooled.series_uid)
-            return
+            return False
         self._troubled.discard(spooled.folder)
         if settled and time.time_ns() - spooled.changed_ns > _SETTLED_NS:
             self._settled[spooled.folder] = spooled.changed_ns
+        return settled
 
-    def _open(self) -> Iterator[SpooledSeries]:
+    def _unsettled(self) -> Iterator[SpooledSeries]:
         """Yield the arrivals, and what SQL says is coming in, whether or not it was announced."""
         announced = {spooled.folder: spooled for spooled in self._spool.arrivals()}
         with self._database.read() as session:

@@ -103,6 +103,7 @@ def forget(database: Database, data_dir: Path, series_uid: str, *, actor: str) -
         # Files first: where this is cut short, the rows still name what is left, and it can be asked for again.
         _remove(paths)
         shutil.rmtree(data_dir / "reports" / series_uid, ignore_errors=True)
+        Spool(data_dir / "spool").forget_arrival(study_uid, series_uid)
         _erase(session, series)
         audit.record(session, "exam erased", series_uid, actor=actor, files=len(paths), study=study_uid)
     return len(paths)

@@ -33,25 +33,27 @@ from worker.tables import Delivery, Series, TrainingRun
 logger = logging.getLogger(__name__)
 
 WAKE_AGAIN = timedelta(seconds=15)
-_HOUSEKEEPING_SECONDS = 3600.0
+_HOUSEKEEPING_SECONDS, _AFTER_A_FAILURE_SECONDS = 3600.0, 60.0
 
 
 class Step:
-    """A part of what a sweep does, with a complaint of its own: it is logged when it changes, and when it has gone."""
+    """A part of what a sweep does. When it fails it says so once, and again when it works.
+
+    work: returns False where it was not its time yet, which says nothing.
+    """
 
     def __init__(self, name: str, work: Callable[[], object]) -> None:
         self._name, self._work = name, work
         self._complaint = ""
 
     def take(self) -> None:
-        """Do the work. What stands in its way is logged once, and tried again the next time."""
+        """Do the work. Raises UnavailableError where the database or the broker is away; other failures are logged."""
         complaint = ""
         try:
-            self._work()
-        except UnavailableError as error:
-            complaint = str(error)
-            if complaint != self._complaint:
-                logger.warning("%s The step '%s' of the sweep goes on trying.", complaint, self._name)
+            if self._work() is False:
+                return
+        except UnavailableError:
+            raise  # it says nothing about the step
         except Exception as error:  # a step that fails must not end the sweep: the others, and the next tick, go on
             complaint = said(error)
             if complaint != self._complaint:
@@ -86,6 +88,7 @@ class Sweep:
         self._journal, self._commitments, self._assembly = journal, commitments, assembly
         self._work_switch, self._audit_relay, self._notes = work_switch, audit_relay, notes
         self._next_housekeeping = self._next_challenge = 0.0
+        self._away: set[str] = set()  # what is said of the database and the broker
         self._steps: tuple[Step, ...] = (
             Step("assembly", self._assembly.assemble),
             Step("rejection notes", self._notes.collect),
@@ -95,15 +98,24 @@ class Sweep:
             Step("notices", self._drop_notices),
             Step("waking workers", self._wake),
             Step("audit trail", partial(self._journal.collect, self._database)),
-            Step("storage commitment", self._commit),
+            Step("storage commitment", self._collect_commitments),
             Step("audit repository", self._relay),
             Step("housekeeping", self._keep_house),
         )
 
     def tick(self) -> None:
         """Do every step once. One that fails is tried again by the next tick, and stops none of the others."""
+        away: set[str] = set()
         for step in self._steps:
-            step.take()
+            try:
+                step.take()
+            except UnavailableError as error:
+                away.add(str(error))
+        for complaint in sorted(away - self._away):
+            logger.warning("%s The sweep goes on trying.", complaint)
+        for complaint in sorted(self._away - away):
+            logger.info("It is over: %s", complaint)
+        self._away = away
 
     def _release_exams(self) -> None:
         released = exams.release_expired(self._database)
@@ -154,17 +166,17 @@ class Sweep:
         if found is not None:
             self._broker.wake(CLASSIFY)
 
-    def _commit(self) -> None:
+    def _collect_commitments(self) -> None:
         self._commitments.collect(partial(outbox.settle_commitment, self._database))
 
     def _relay(self) -> None:
         if self._audit_relay is not None:
             self._audit_relay.send_new()
 
-    def _keep_house(self) -> None:
+    def _keep_house(self) -> bool:
         if time.monotonic() < self._next_housekeeping:
-            return
-        self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+            return False
+        self._next_housekeeping = time.monotonic() + _AFTER_A_FAILURE_SECONDS
         days = self._settings.retention.pixels_days
         removed = (
             0 if days is None else retention.expire_pixels(self._database, self._spool, self._settings.data_dir, days)
@@ -180,6 +192,8 @@ class Sweep:
             self._assembly.forget()
         except OSError as error:
             logger.warning("What was laid aside could not be removed: %s", error)
+        self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+        return True
 
 
 def _mark(session: Session, table: Any, *conditions: Any) -> int:

@@ -85,6 +85,6 @@ def take_report(event: Any, sender: str, arrived: Callable[[CommitmentResult], N
     try:
         arrived(result)
     except OSError as error:
-        logger.error("The result of a storage commitment was not kept: %s", error.strerror)  # noqa: TRY400
+        logger.error("The result of a storage commitment was not kept: %s", error.strerror or error)  # noqa: TRY400
         return _PROCESSING_FAILURE, None
     return _SUCCESS, None

@@ -206,7 +206,7 @@ def _slice_group(
     label = f"{sentence('slice', exam.language)} {number}" + (f"/{key.frame}" if key.frame else "")
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(_tracking_uid(exam, key.instance.sop_uid, str(key.frame)), label),
-        # A planar group holds one region: the larger lung.
+        # A planar group holds one region.
         referenced_region=_regions(key)[0],
         # A slice that is called otherwise than the exam is no finding: its numbers say it.
         finding_type=_class_code(exam, exam.verdict) if key.called == exam.verdict else None,

@@ -1,7 +1,7 @@
 """QIDO-RS and WADO-RS (PS3.18 chapters 10.6 and 10.4). The bytes of an instance are taken as they come."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -27,14 +27,8 @@ from pacs.stow.parts import Malformed, PartReader
 
 _PIECE = 1 << 20
 _PAGE = 500
-
-
-@dataclass(frozen=True)
-class _Page:
-    """Studies of one answer; more: whether the server says that it has others."""
-
-    studies: list[FoundStudy]
-    more: bool
+# How a server says that there is more; 299 stands before other warnings too.
+_MORE = re.compile(r"\b299\b.*additional results", re.IGNORECASE)
 
 
 class DicomwebSource:
@@ -59,43 +53,52 @@ class DicomwebSource:
     def studies(self, query: StudyQuery) -> list[FoundStudy]:
         """Return the studies that match, all of them. Raises QueryError where the server hands over a part only."""
         filters = [*query.filters().items(), *(("includefield", keyword) for keyword in STUDY_KEYS)]
-        found: dict[str, FoundStudy] = {}
-        while True:
-            page = self._page([*filters, ("limit", _PAGE), ("offset", len(found))])
-            new = [study for study in page.studies if study.study_uid not in found]
-            found |= {study.study_uid: study for study in new}
-            # A server may have a smaller page than was asked for: only an empty one is the last.
-            if not page.studies:
-                return list(found.values())
-            if not new:
-                return self._without_offset(filters, page)
-
-    def _without_offset(self, filters: Sequence[tuple[str, str | int]], repeated: "_Page") -> list[FoundStudy]:
-        """Return what a server has that gives the same page again: it knows no offset, so it is asked for everything.
-
-        It may have a limit of its own; then more studies are left than anybody can ask for.
-        """
-        if len(repeated.studies) < _PAGE and not repeated.more:
-            return repeated.studies
-        everything = self._page(filters)
-        if everything.more or len(everything.studies) <= len(repeated.studies):
-            raise QueryError(
-                f"{self.name} handed over {len(everything.studies)} studies, has more, and does not know the parameter "
-                "'offset' by which to ask for them: ask for fewer days at a time."
-            )
-        return everything.studies
-
-    def _page(self, parameters: Sequence[tuple[str, str | int]]) -> "_Page":
-        datasets, more = self._ask("/studies", parameters)
-        return _Page(with_uid(map(read_study, datasets)), more)
+        return with_uid(map(read_study, self._everything("/studies", filters, "StudyInstanceUID")))
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """Return the series of a study."""
+        """Return the series of a study, all of them."""
         asked = [("includefield", keyword) for keyword in SERIES_KEYS]
-        found, more = self._ask(f"/studies/{study_uid}/series", asked)
-        if more:
-            raise QueryError(f"{self.name} has more series of a study than the {len(found)} that it handed over.")
+        found = self._everything(f"/studies/{study_uid}/series", asked, "SeriesInstanceUID", short=True)
         return [read_found_series(answer, study_uid) for answer in found]
+
+    def _everything(
+        self, path: str, filters: Sequence[tuple[str, str | int]], keyword: str, *, short: bool = False
+    ) -> list[Dataset]:
+        """Return all answers, page by page, each once by the UID in `keyword`.
+
+        A server may have a smaller page than was asked for, so that only an empty page is certainly the last. `short`:
+        for lists that hardly ever fill a page, a page that is not full is the last unless the server says otherwise.
+        """
+        found: dict[str, Dataset] = {}
+        rows, first, in_vain = 0, set[str](), 0
+        while True:
+            page, more = self._ask(path, [*filters, ("limit", _PAGE), ("offset", rows)])
+            uids = {str(answer.get(keyword, "")) for answer in page}
+            in_vain = in_vain + 1 if uids <= found.keys() else 0
+            if page and rows and (uids == first or in_vain > 1):
+                return self._without_offset(path, filters, list(found.values()), full=more or len(page) >= _PAGE)
+            first = first or uids
+            found |= {str(answer.get(keyword, "")): answer for answer in page}
+            rows += len(page)
+            if not page or (short and len(page) < _PAGE and not more):
+                return list(found.values())
+
+    def _without_offset(
+        self, path: str, filters: Sequence[tuple[str, str | int]], found: list[Dataset], *, full: bool
+    ) -> list[Dataset]:
+        """Return what a server has that gives the same page again: it knows no offset, so it is asked for everything.
+
+        full: whether its page was as long as it may be, so that there is more. The server may have a limit of its own.
+        """
+        everything, more = self._ask(path, filters)
+        if len(everything) > len(found) and not more:
+            return everything
+        if full or more:
+            raise QueryError(
+                f"{self.name} handed over {len(found)} answers, has more, and does not know the parameter 'offset' by "
+                "which to ask for them: ask for fewer days at a time."
+            )
+        return found
 
     def fetch(self, series: FoundSeries, receiver: Receiver) -> None:
         """Retrieve a series in whatever transfer syntax it is kept."""
@@ -139,7 +142,8 @@ class DicomwebSource:
         if answer.status_code != 200:
             raise QueryError(f"{self.name} ({self._url}) answered {answer.status_code} {answer.reason}.")
         try:
-            return [Dataset.from_json(item) for item in answer.json()], "299" in answer.headers.get("Warning", "")
+            more = _MORE.search(answer.headers.get("Warning", "")) is not None
+            return [Dataset.from_json(item) for item in answer.json()], more
         except Exception as error:  # pydicom raises whatever it likes on what is no DICOM
             raise QueryError(
                 f"{self.name} ({self._url}) sent what cannot be read ({type(error).__name__}): is it the DICOMweb root?"

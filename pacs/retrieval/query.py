@@ -139,22 +139,25 @@ def with_uid(found: Iterator[FoundStudy]) -> list[FoundStudy]:
 
 
 def read_all(contents: Iterable[bytes | None], series: FoundSeries) -> list[Dataset]:
-    """Return objects in the DICOM File Format as datasets; None stands for one that was too long.
+    """Return objects in the DICOM File Format as datasets; None stands for one that is too long to be ours.
 
     Raises PartlyRead where one cannot be read, or where fewer came than the archive says that it has.
     """
     datasets: list[Dataset] = []
-    unreadable = 0
+    unreadable = long = 0
     try:
         for content in contents:
+            if content is None:
+                long += 1
+                continue
             try:
-                datasets.append(dcmread(BytesIO(content or b"")))
+                datasets.append(dcmread(BytesIO(content)))
             except Exception:  # pydicom raises exceptions of any kind on garbage; the others are read all the same
                 unreadable += 1
     except QueryError as error:
         raise PartlyRead(str(error), datasets) from error
     if unreadable:
         raise PartlyRead(f"{unreadable} objects cannot be read.", datasets)
-    if series.instances is not None and len(datasets) < series.instances:
-        raise PartlyRead(f"{len(datasets)} of {series.instances} objects came.", datasets)
+    if series.instances is not None and len(datasets) + long < series.instances:
+        raise PartlyRead(f"{len(datasets) + long} of {series.instances} objects came.", datasets)
     return datasets

@@ -96,6 +96,29 @@ def test_studies_are_found_by_each_way_alike(archive: Orthanc) -> None:
         assert (series.series_uid, series.modality, series.instances) == (SERIES, "CT", 2)
 
 
+def test_a_study_that_comes_between_two_pages_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sorts to the front, so the second page begins with the last study of the first one."""
+    monkeypatch.setattr("pacs.retrieval.dicomweb._PAGE", 2)
+    kept = [f"1.2.{number}" for number in range(5)]
+    asked = 0
+
+    def answer(_path: str, parameters: list[tuple[str, Any]]) -> tuple[list[Dataset], bool]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            kept.insert(0, "1.2.99")
+        offset = int(dict(parameters)["offset"])
+        page = []
+        for uid in kept[offset : offset + 2]:
+            page.append(Dataset())
+            page[-1].StudyInstanceUID = uid
+        return page, False
+
+    source = DicomwebSource("archive", "http://127.0.0.1:1")
+    monkeypatch.setattr(source, "_ask", answer)
+    assert [study.study_uid for study in source.studies(StudyQuery())] == [f"1.2.{number}" for number in range(5)]
+
+
 @contextmanager
 def without_offset(archive: Orthanc, cap: int | None) -> Iterator[str]:
     """Orthanc behind a server that knows no offset, and hands over `cap` studies at most; yield its DICOMweb root."""

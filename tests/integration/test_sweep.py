@@ -1,5 +1,6 @@
 """Assembly and the way through the stages, in one process, on SQLite and PostgreSQL."""
 
+import errno
 import logging
 import os
 import shutil
@@ -178,6 +179,35 @@ def test_what_lost_its_mark_is_found_by_the_walk(plant: Plant, tmp_path: Path, m
             found.append(sorted(session.scalars(select(Series.series_uid))))
     assert found[0] == ["1.2.1.1", "1.2.3.1"], "what was announced comes first, and the walk goes on meanwhile"
     assert found[-1] == ["1.2.1.1", "1.2.2.1", "1.2.3.1"]
+
+
+def test_what_the_walk_cannot_settle_is_looked_at_by_each_tick(plant: Plant, tmp_path: Path) -> None:
+    first, *late = series_of(tmp_path, 1)
+    plant.receive(first, age=60)
+    plant.sweep.tick()
+    with plant.database.write() as session:
+        session.execute(update(Series).values(state=State.CLASSIFYING))
+    plant.receive(*late, age=60)
+    for mark in (plant.app.spool.root / "arrivals").iterdir():
+        mark.unlink()  # the power failed
+    sweep = plant.app.sweep()
+    sweep.tick()
+    with plant.database.write() as session:
+        session.execute(update(Series).values(state=State.REPORTED))
+    sweep.tick()
+    assert (plant.exam("1.2.1.1")["revision"], plant.exam("1.2.1.1")["slice_count"]) == (2, 3)
+
+
+def test_a_disk_in_trouble_costs_no_note(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant.app.journal.note("ana", "exams listed", "worklist")
+
+    def fails(_path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Path, "read_bytes", fails)
+        assert plant.app.journal.collect(plant.database) == 0
+    assert plant.app.journal.collect(plant.database) == 1
 
 
 def test_without_a_model_exams_wait(plant: Plant, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_most_urgent_stands_first_by_each_way(pacs: Orthanc, tmp_path: Path)
     lists = [gather(source, since(30), "https://viewer/?s={study_uid}") for source in both(pacs)]
     assert lists[0] == lists[1]
     entries = lists[0].entries
-    assert lists[0].unread == ()
+    assert lists[0].left_out == ()
     found = [(entry.verdict, entry.report.patient_id) for entry in entries]
     assert found == [("UIP", "P3"), ("UIP", "P2"), ("NSIP", "P1"), ("NSIP", "P5"), ("indeterminate", "P4")]
     row = as_json(entries[0])
@@ -141,7 +141,7 @@ def test_what_was_taken_back_stands_in_no_list(pacs: Orthanc, tmp_path: Path, wa
     send(pacs, note.content)
     found = gather(both(pacs)[way], since(30), None)
     assert [entry.report.patient_id for entry in found.entries] == ["P2"]
-    assert found.unread == ()
+    assert found.left_out == ()
 
 
 def lose(pacs: Orthanc, patient_id: str) -> None:
@@ -161,7 +161,7 @@ def test_what_the_pacs_did_not_hand_over_is_missed(pacs: Orthanc, tmp_path: Path
     store(pacs, exam(tmp_path, 2, "NSIP", 1))
     source = both(pacs)[way]
     listed, everything = source.series, gather(source, since(30), None)
-    assert (len(everything.entries), everything.unread) == (2, ())
+    assert (len(everything.entries), everything.left_out) == (2, ())
 
     def series(study_uid: str) -> list[FoundSeries]:
         """Orthanc reads the file for what its index lacks, so it is lost after it was listed."""
@@ -173,7 +173,7 @@ def test_what_the_pacs_did_not_hand_over_is_missed(pacs: Orthanc, tmp_path: Path
     source.series = series  # type: ignore[method-assign]
     found = gather(source, since(30), None)
     assert [entry.report.patient_id for entry in found.entries] == ["P2"]
-    (unread,) = found.unread
+    (unread,) = found.left_out
     assert (unread.study_uid, bool(unread.why)) == ("1.2.1", True)
 
 

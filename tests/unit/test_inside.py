@@ -23,14 +23,19 @@ def _another(*_given: Any) -> None:
 
 @pytest.mark.parametrize("where", [(dul.DULServiceProvider, "run_reactor"), (association.Association, "_run_reactor"),
                                    (fsm, "DT_2"), (dul, "_PDU_TYPES")])  # fmt: skip
+@pytest.mark.parametrize("gone", [False, True])
 def test_a_listener_does_not_start_on_another_inside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], *, gone: bool
 ) -> None:
-    monkeypatch.setattr(*where, {} if where[1] == "_PDU_TYPES" else _another)
+    owner, name = where
+    if gone:
+        monkeypatch.delattr(owner, name)
+    else:
+        monkeypatch.setattr(owner, name, {} if name == "_PDU_TYPES" else _another)
     spool = Spool(tmp_path)
     spool.prepare()
     listener = Listener(spool, ae_title="RETICULA", host="127.0.0.1", port=0)
     with pytest.raises(
-        ListenError, match=r"The inside of pynetdicom .* is not the one .* changed\): install the version"
+        ListenError, match=r"The internals of pynetdicom .* are not those .* changed\): install the version"
     ):
         listener.start()

@@ -66,7 +66,7 @@ def resume() -> None:
 
 def _left(app: Application) -> str | None:
     """Say what is still to be done; None where that is nothing."""
-    arrivals = {each.series_uid for each in app.spool.arrivals()}
+    spooled = {each.series_uid for each in app.spool.series()}  # what lost its mark counts too
     with app.database.read() as session:
         exams = session.scalar(select(func.count()).where(Series.state.in_(_UNDER_WAY))) or 0
         unsent = session.scalar(
@@ -74,11 +74,11 @@ def _left(app: Application) -> str | None:
             if app.settings.destinations
             else select(func.count()).where(Delivery.state == DeliveryState.PENDING)
         ) or 0  # fmt: skip
-        known = set(session.scalars(select(Series.series_uid).where(Series.series_uid.in_(arrivals))))
+        known = set(session.scalars(select(Series.series_uid)))
         unsent += session.scalar(
             select(func.count()).where(Delivery.state == DeliveryState.PENDING, Delivery.object == RETRACTION)
         ) or 0  # fmt: skip
-    new = len(arrivals - known)
+    new = len(spooled - known)
     if not exams + unsent + new:
         return None
     return f"{exams + new} exams are to be classified, {unsent} reports to be delivered."

@@ -122,8 +122,8 @@ def _run_here(
     try:
         return _do(held, material, data, options, observer, learning.command_line(), settled)
     except KeyboardInterrupt:
-        if not settled.is_set():
-            _fail(held, "Stopped by whoever started it.")
+        with suppress(LeaseLostError):  # it is settled already
+            _fail(held, "Stopped by whoever started it.", settled)
         raise
 
 
@@ -151,11 +151,12 @@ def _do(
     except UnavailableError:
         raise  # the run is taken up again
     except (WorkerError, TrainingError, ModelError, OSError) as error:
-        _fail(held, f"Failed: {error}")
+        _fail(held, f"Failed: {error}", settled)
         raise
 
 
-def _fail(held: HeldRun, why: str) -> None:
+def _fail(held: HeldRun, why: str, settled: threading.Event) -> None:
+    settled.set()  # it ends with its lease, which must not be taken for a loss
     with application().database.write() as session:
         training_runs.finish(session, held, RunState.FAILED, why)
     retraining.clear(application(), f"run-{held.id}")
@@ -177,7 +178,7 @@ def _queued_run(number: int, owner: str) -> None:
     except UnavailableError:
         raise  # the run is taken up again
     except (WorkerError, TrainingError, ModelError, OSError) as error:
-        _fail(held, f"Failed: {error}")
+        _fail(held, f"Failed: {error}", threading.Event())
         raise
     logger.info("Retraining %d: %d slices, %d files or exams left out.", number, len(data), len(left_out))
     _do(held, material, data, options, _observer(held), f"reticula retrain --run {number}", threading.Event())

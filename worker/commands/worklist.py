@@ -31,7 +31,7 @@ def worklist(
     """
     from pacs.codes import short_name
     from worker.summary.wording import WORDING, day, percent
-    from worker.worklist import gather, reason, unread_mark, unread_sentence, window_sentence, write_page
+    from worker.worklist import gather, incomplete_sentence, reason, unread_mark, window_sentence, write_page
 
     app = application()
     sources = app.settings.sources
@@ -77,9 +77,9 @@ def worklist(
             )
         console.out.print(table)
         console.say(window_sentence(window, language))
-    for unread in found.unread:
-        uid, why = unread.series_uid, unread.why
+    for series in found.left_out:
+        uid, why = series.series_uid or series.study_uid, series.why
         console.err.print(wording.sentence("left_out", language, uid=uid, why=why), markup=False)
-    if found.unread:
-        console.err.print(unread_sentence(len(found.unread), language), markup=False)
+    if found.left_out:
+        console.err.print(incomplete_sentence(len(found.left_out), language), markup=False)
         raise typer.Exit(1)

@@ -4,16 +4,16 @@
 """
 
 from worker.worklist.entries import Entry, Worklist, as_json, gather
-from worker.worklist.page import reason, unread_mark, unread_sentence, window_sentence, write_page
+from worker.worklist.page import incomplete_sentence, reason, unread_mark, window_sentence, write_page
 
 __all__ = [
     "Entry",
     "Worklist",
     "as_json",
     "gather",
+    "incomplete_sentence",
     "reason",
     "unread_mark",
-    "unread_sentence",
     "window_sentence",
     "write_page",
 ]

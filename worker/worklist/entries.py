@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from models.bundle import KNOWN_CLASSES
 from pacs.codes import INDETERMINATE_CODE
-from pacs.errors import PartlyRead, Unreadable
+from pacs.errors import PartlyRead, QueryError, Unreadable
 from pacs.report.reader import ReadReport, read_report
 from pacs.report.rejection import read_rejection_note
 from pacs.retrieval import Source, StudyQuery
@@ -21,6 +21,7 @@ INDETERMINATE = "indeterminate"
 # By the code of the impression; what is not here comes last.
 _NAMES = {known.code.value: known.name for known in KNOWN_CLASSES.values()} | {INDETERMINATE_CODE: INDETERMINATE}
 URGENCY = ("UIP", "NSIP", INDETERMINATE)
+_ENOUGH_FAILURES = 3  # of studies, one after the other
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _KEYS = (
     "urgency", "verdict", "reason_code", "reason", "certainty", "probabilities", "patient_id", "patient_name",
@@ -40,8 +41,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Unread:
-    """A series that could not be read, or not whole: the list may lack its reports, or show one that was taken back."""
+class LeftOut:
+    """A series that could not be read, or not whole: the list may lack its reports, or show one that was taken back.
+
+    series_uid: empty where the PACS did not even list the series of the study.
+    """
 
     study_uid: str
     series_uid: str
@@ -53,22 +57,22 @@ class Worklist:
     """The entries, the most urgent first, and the series that could not be read whole."""
 
     entries: tuple[Entry, ...]
-    unread: tuple[Unread, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return it as scripts read it: a row for each entry, and one with `unreadable` for each series left out."""
         rows = [as_json(entry) for entry in self.entries]
-        return rows + [_unread_as_json(unread) for unread in self.unread]
+        return rows + [_left_out_as_json(each) for each in self.left_out]
 
 
 def gather(source: Source, dates: str, viewer: str | None) -> Worklist:
     """Return the worklist of studies of some days (as in DICOM: a range). Raises QueryError where the PACS is away."""
     rejected: set[str] = set()
-    unread: list[Unread] = []
-    reports = [report for report in list(_reports(source, dates, unread, rejected)) if report.sop_uid not in rejected]
+    left_out: list[LeftOut] = []
+    reports = [report for report in list(_reports(source, dates, left_out, rejected)) if report.sop_uid not in rejected]
     replaced = {uid for report in reports for uid in report.replaces}
     newest = {report.sop_uid: report for report in reports if report.sop_uid not in replaced}
-    return Worklist(tuple(ordered(_entry(report, viewer) for report in newest.values())), tuple(unread))
+    return Worklist(tuple(ordered(_entry(report, viewer) for report in newest.values())), tuple(left_out))
 
 
 def ordered(entries: Iterable[Entry]) -> list[Entry]:
@@ -102,22 +106,36 @@ def as_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _unread_as_json(unread: Unread) -> dict[str, Any]:
+def _left_out_as_json(series: LeftOut) -> dict[str, Any]:
     """Return a series that was left out with the keys of an entry, none of them known."""
-    known = {"study_uid": unread.study_uid, "series_uids": [unread.series_uid], "unreadable": unread.why}
+    known = {
+        "study_uid": series.study_uid,
+        "series_uids": [series.series_uid] if series.series_uid else [],
+        "unreadable": series.why,
+    }
     return dict.fromkeys(_KEYS) | known
 
 
-def _reports(source: Source, dates: str, unread: list[Unread], rejected: set[str]) -> Iterator[ReadReport]:
-    """Yield the reports; add to `rejected` the objects that rejection notes take back, to `unread` what is missing."""
+def _reports(source: Source, dates: str, left_out: list[LeftOut], rejected: set[str]) -> Iterator[ReadReport]:
+    """Yield the reports.
+
+    Add to `rejected` the objects that rejection notes take back, and to `left_out` the series that could not be read.
+    """
     for study in source.studies(StudyQuery(dates=dates, modality="SR")):
-        for series in source.series(study.study_uid):
+        try:
+            found = source.series(study.study_uid)
+        except QueryError as error:
+            left_out.append(LeftOut(study.study_uid, "", str(error)))
+            if len(left_out) >= _ENOUGH_FAILURES and not any(each.series_uid for each in left_out):
+                raise  # it is the PACS, and not a study
+            continue
+        for series in found:
             if series.modality not in ("SR", "KO"):
                 continue
             try:
                 datasets = source.read(series)
             except PartlyRead as error:
-                unread.append(Unread(study.study_uid, series.series_uid, str(error)))
+                left_out.append(LeftOut(study.study_uid, series.series_uid, str(error)))
                 datasets = list(error.datasets)
             for dataset in datasets:
                 try:

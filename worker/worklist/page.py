@@ -52,7 +52,7 @@ _WORDS: dict[Language, _Words] = {
         "novo: ninguém verificou ainda o relatório no PACS.",
         "Primeiro PIU, depois PINE, depois indeterminado; de cada um, o mais antigo primeiro.",
         "Não há relatórios.",
-        "Esta lista não está completa: {count} séries não puderam ser lidas do PACS. Podem faltar relatórios, ou "
+        "Esta lista não está completa; séries que não puderam ser lidas do PACS: {count}. Podem faltar relatórios, ou "
         "constar relatórios já retirados.",
         "Como o PACS tinha em {moment}.",
         ("{count} dias", "{count} h", "{count} min"),
@@ -77,8 +77,8 @@ _WORDS: dict[Language, _Words] = {
         "nuevo: nadie ha verificado aún el informe en el PACS.",
         "Primero NIU, después NINE, después indeterminado; de cada uno, el más antiguo primero.",
         "No hay informes.",
-        "Esta lista no está completa: no se pudieron leer {count} series del PACS. Pueden faltar informes, o figurar "
-        "informes ya retirados.",
+        "Esta lista no está completa; series que no se pudieron leer del PACS: {count}. Pueden faltar informes, o "
+        "figurar informes ya retirados.",
         "Como lo tenía el PACS el {moment}.",
         ("{count} días", "{count} h", "{count} min"),
         "Abrir",
@@ -102,8 +102,8 @@ def window_sentence(window: Window, language: Language) -> str:
     return _WORDS[language].window.format(first=first, last=last)
 
 
-def unread_sentence(count: int, language: Language) -> str:
-    """Return that so many series could not be read."""
+def incomplete_sentence(count: int, language: Language) -> str:
+    """Return the sentence that says how many series could not be read."""
     return _WORDS[language].incomplete.format(count=count)
 
 
@@ -124,23 +124,25 @@ def draw_page(worklist: Worklist, language: Language, moment: datetime, window: 
     head = "".join(f"<th scope=col>{escape(column)}</th>" for column in words.columns)
     rows = "".join(_row(entry, language, moment) for entry in worklist.entries)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
-    if not rows and not worklist.unread:
+    if not rows and not worklist.left_out:
         table = f"<p>{words.nothing}</p>"
-    unread = worklist.unread and f"<p class=warning>{escape(unread_sentence(len(worklist.unread), language))}</p>"
+    warning = (
+        worklist.left_out and f"<p class=warning>{escape(incomplete_sentence(len(worklist.left_out), language))}</p>"
+    )
     made = words.made.format(moment=moment.astimezone().strftime(f"{WORDING[language].date} %Z"))
     return (
         f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><title>{escape(words.title)}</title>'
         '<meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<style>{_STYLE}</style></head><body><h1>{escape(words.title)}</h1><p>{escape(words.order)}</p>"
-        f"<p>{escape(window_sentence(window, language))}</p><p>{escape(words.unread_means)}</p>{unread or ''}{table}"
+        f"<p>{escape(window_sentence(window, language))}</p><p>{escape(words.unread_means)}</p>{warning or ''}{table}"
         f"<p>{escape(made)}</p><p>{escape(WORDING[language].disclaimer)}</p></body></html>\n"
     )
 
 
 def write_page(path: Path, worklist: Worklist, language: Language, window: Window) -> None:
     """Write the page so that whoever opens it finds the old one or the new one, whole. Raises OSError."""
-    write_whole(path, draw_page(worklist, language, datetime.now(UTC), window).encode())
+    write_whole(path, draw_page(worklist, language, datetime.now(UTC), window).encode(), durable=False)
 
 
 def _row(entry: Entry, language: Language, moment: datetime) -> str:
