@@ -345,8 +345,13 @@ def test_a_run_that_is_settled_is_kept_no_longer_and_a_lost_one_ends_at_once(
     held = training_runs.claim(plant.database, number, "me")
     assert held is not None
     ended: list[int] = []
+
+    def end(code: int) -> None:
+        ended.append(code)
+        raise SystemExit  # of the thread that keeps the run: it must not outlive this test
+
     monkeypatch.setattr(training_runs, "LEASE", timedelta(seconds=0.04))
-    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(os, "_exit", end)
     monkeypatch.setattr(command, "application", lambda: plant.app)
     model = material(plant).model
     decision = decide_promotion(poor, poor, tiny_data(), np.arange(0), asked(tiny_data(), poor))
