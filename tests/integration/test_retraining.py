@@ -345,10 +345,11 @@ def test_a_run_that_is_settled_is_kept_no_longer_and_a_lost_one_ends_at_once(
     held = training_runs.claim(plant.database, number, "me")
     assert held is not None
     ended: list[int] = []
+    settled = threading.Event()
 
     def end(code: int) -> None:
         ended.append(code)
-        raise SystemExit  # of the thread that keeps the run: it must not outlive this test
+        settled.set()  # the thread that keeps the run must not outlive this test
 
     monkeypatch.setattr(training_runs, "LEASE", timedelta(seconds=0.04))
     monkeypatch.setattr(os, "_exit", end)
@@ -366,7 +367,7 @@ def test_a_run_that_is_settled_is_kept_no_longer_and_a_lost_one_ends_at_once(
         return retraining.Outcome(model, decision)
 
     monkeypatch.setattr(retraining, "run", run)
-    command._do(held, material(plant), tiny_data(), Options(), Observer(), "", threading.Event())
+    command._do(held, material(plant), tiny_data(), Options(), Observer(), "", settled)
     assert bool(ended) != settles
     with plant.database.read() as session:
         assert session.get_one(TrainingRun, number).state == (RunState.DONE if settles else RunState.RUNNING)
