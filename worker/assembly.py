@@ -90,7 +90,8 @@ class Assembly:
         self._walk = None  # it begins anew where a database that is away ends it here
         for spooled in walk:
             if not self._assemble_one(spooled):
-                self._spool.announce(spooled.study_uid, spooled.series_uid)  # each tick looks at it from now on
+                with suppress(OSError):  # a full disk; the next walk comes by again
+                    self._spool.announce(spooled.study_uid, spooled.series_uid)  # each tick looks at it from now on
             if time.monotonic() >= until:
                 self._walk = walk
                 return

@@ -68,7 +68,7 @@ from worker.database import Database
 database = Database(sys.argv[1])
 print("ready", flush=True)
 begin = float(input())
-time.sleep(begin - time.time())
+time.sleep(max(0.0, begin - time.time()))
 database.upgrade()
 """
 
