@@ -374,3 +374,20 @@ def test_a_run_that_is_settled_is_kept_no_longer_and_a_lost_one_ends_at_once(
     assert bool(ended) != settles
     with plant.database.read() as session:
         assert session.get_one(TrainingRun, number).state == (RunState.DONE if settles else RunState.RUNNING)
+
+
+def test_a_lease_that_ends_with_its_run_while_it_is_renewed_is_no_loss(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled, ended = threading.Event(), list[int]()
+
+    def keep(*_given: Any) -> None:
+        settled.set()
+        raise LeaseLostError("The lease of retraining 1 was lost.")
+
+    monkeypatch.setattr(training_runs, "LEASE", timedelta(seconds=0.04))
+    monkeypatch.setattr(training_runs, "keep", keep)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(command, "application", lambda: plant.app)
+    command._keep(training_runs.HeldRun(1, "me", {}, "ana", 1), settled)
+    assert ended == []

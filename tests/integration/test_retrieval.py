@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -20,9 +21,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
-from pacs.errors import QueryError
+from pacs.errors import PartlyRead, QueryError
 from pacs.intake import Intake, Sender
 from pacs.retrieval import DicomwebSource, DimseSource, FoundSeries, Receiver, Source, StudyQuery
+from pacs.retrieval.query import read_all
 from pacs.spool import Spool
 from tests.datasets import SERIES, STUDY, ct
 from tests.installation import Installation
@@ -94,6 +96,20 @@ def test_studies_are_found_by_each_way_alike(archive: Orthanc) -> None:
         assert source.studies(StudyQuery(patient_id="nobody")) == []
         (series,) = source.series(STUDY)
         assert (series.series_uid, series.modality, series.instances) == (SERIES, "CT", 2)
+
+
+def test_fewer_objects_than_the_archive_has_are_a_part(tmp_path: Path) -> None:
+    """Some archives end a retrieval with success whatever they left out; one too long to be ours is no loss."""
+    content = file(ct(1))
+    series = FoundSeries("1.2", "1.2.1", "SR", "", 2)
+    with pytest.raises(PartlyRead, match="1 of 2 objects came") as caught:
+        read_all([content], series)
+    assert len(caught.value.datasets) == 1
+    assert len(read_all([content, None], series)) == 1
+    assert len(read_all([content], replace(series, instances=None))) == 1
+    with pytest.raises(PartlyRead, match="1 objects cannot be read") as caught:
+        read_all([content, b"garbage"], series)
+    assert len(caught.value.datasets) == 1
 
 
 def test_a_study_that_comes_between_two_pages_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
