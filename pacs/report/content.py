@@ -42,6 +42,7 @@ from pacs.report.wording import limits_sentence, sentence
 _SLICE_THICKNESS = ("112225", "DCM")
 # The patterns of interstitial lung disease among the classes: normal lungs and other diseases are none.
 _PATTERNS = ("UIP", "NSIP")
+_MOST_OF_THE_WIDTH = 0.6
 
 
 def hashed_uid(*parts: str) -> str:
@@ -129,7 +130,9 @@ def _exam_group(
     language = exam.language
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(_tracking_uid(exam, "exam"), sentence("exam", language)),
-        referenced_regions=[region for key in exam.key_slices for region in _regions(key)],
+        referenced_regions=[
+            region for key in sorted(exam.key_slices, key=_fills_the_width) for region in _regions(key)
+        ],
         finding_type=_finding(exam),
         finding_sites=[_lungs()],
         algorithm_id=algorithm,
@@ -228,6 +231,12 @@ def _regions(key: KeySlice) -> list[ImageRegion]:
     lungs = [polygon for polygon in polygons if polygon_area(polygon) >= half]
     polygons = [*sorted(lungs, key=lambda polygon: float(polygon[:, 0].min())), *polygons[len(lungs) :]]
     return [ImageRegion(GraphicTypeValues.POLYLINE, np.vstack([polygon, polygon[:1]]), source) for polygon in polygons]
+
+
+def _fills_the_width(key: KeySlice) -> bool:
+    """Whether the first region spans the image, as where both lungs touch: beside it there is no room for numbers."""
+    first = _regions(key)[0].value
+    return bool(first[:, 0].max() > _MOST_OF_THE_WIDTH * key.columns)
 
 
 def polygon_area(polygon: NDArray[np.float64]) -> float:

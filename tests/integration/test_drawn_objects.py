@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 from sqlalchemy import update
 
+from pacs.codes import LANGUAGES, Language
 from pacs.errors import Unreadable
 from pacs.report.reader import read_report
 from tests.plant import Plant, files
@@ -19,6 +20,8 @@ from worker import restart
 from worker.database import Database
 from worker.exams import latest
 from worker.sections import DeliverySettings, DicomwebSettings, DimseSettings
+from worker.summary import heat_map
+from worker.summary.wording import WORDING
 from worker.tables import Classification
 
 Phantoms = tuple[Path, list[PhantomExam]]
@@ -112,3 +115,11 @@ def test_what_cannot_be_drawn_does_not_hold_up_the_report(
     assert states["sr"][0] == "delivered"
     assert states["summary"] == ("refused", "It cannot be made: It cannot be decoded.")
     shutil.rmtree(plant.settings.data_dir / "spool")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_caption_is_one_line(language: Language) -> None:
+    """A second line would stand where viewers write over the picture."""
+    words = WORDING[language]
+    for said in (words.caption, words.caption_without):
+        assert len(said.format(name="NINE", image="300")) * heat_map._CAPTION_PIXELS <= heat_map._SMALLEST

@@ -251,6 +251,17 @@ def test_the_region_that_viewers_draw_lies_on_the_left_of_the_image(tmp_path: Pa
     assert sorted({region[0] for region in regions}) == [1.0, 5.0, 40.0]
 
 
+def test_a_slice_whose_lungs_touch_is_not_drawn_first(tmp_path: Path) -> None:
+    made = reported(tmp_path)
+    both = ((1.0, 1.0), (63.0, 1.0), (63.0, 60.0), (1.0, 60.0))
+    first, *others = made.key_slices
+    keys = (dataclasses.replace(first, outlines=(both,)), *others)
+    report = built(dataclasses.replace(made, key_slices=keys))
+    regions = [node.GraphicData for node in nodes(report) if node.get("ValueType") == "SCOORD"]
+    assert max(regions[0][::2]) == 30.0
+    assert any(max(region[::2]) == 63.0 for region in regions), "it is there all the same"
+
+
 @pytest.mark.timeout(600)  # its style sheets take four seconds a report, on a machine that is not busy
 @pytest.mark.parametrize("language", codes.LANGUAGES)
 def test_the_validator_of_pixelmed_finds_no_error(tmp_path: Path, language: Language) -> None:
